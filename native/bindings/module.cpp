@@ -1,0 +1,8 @@
+#include <nanobind/nanobind.h>
+
+#include "picojoule/version.h"
+
+NB_MODULE(_native, m) {
+  m.doc() = "Native engine and kernels of picojoule; takes NumPy arrays or raw pointers, never links libtorch.";
+  m.attr("__version__") = picojoule::kVersion;
+}

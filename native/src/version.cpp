@@ -1,0 +1,5 @@
+#include "picojoule/version.h"
+
+namespace picojoule {
+const char* version() { return kVersion; }
+}  // namespace picojoule
