@@ -17,7 +17,7 @@ $(VENV)/.deps: pyproject.toml
 	touch $@
 
 $(STAMP): $(VENV)/.deps $(NATIVE) pyproject.toml
-	$(PIP) install -q --no-build-isolation -e ".[train,test,images,plots]" -Ceditable.mode=inplace
+	$(PIP) install -q --no-build-isolation -e ".[train,test,images,plots]"
 	touch $@
 
 demo: $(STAMP)
@@ -35,7 +35,7 @@ test-all: lint
 	$(PY) -m pytest
 
 docs: $(STAMP)
-	$(PIP) install -q -e ".[docs]" --no-build-isolation -Ceditable.mode=inplace
+	$(PIP) install -q -e ".[docs]" --no-build-isolation
 	$(VENV)/bin/mkdocs build --strict
 
 clean:
