@@ -1,0 +1,151 @@
+"""The module around every neuron equation: steps, streams, export, kinds and lowering."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from picojoule import timeline
+from picojoule.core.errors import NonFiniteError, PackError, ShapeError
+from picojoule.core.kinds import Kind, binary
+from picojoule.core.spec import NeuronSpec
+
+
+class Membrane(NamedTuple):
+    """State of a neuron with one membrane potential `v` [B, ...]."""
+
+    v: Tensor
+
+
+class Fired(NamedTuple):
+    """What the operator of a neuron returns: spikes [T*B, ...], the state after step T, and the membrane
+    before firing h [T*B, ...] (None unless asked for)."""
+
+    spikes: Tensor
+    state: Any
+    h: Tensor | None
+
+
+class Neuron(nn.Module):
+    """Base of all neurons: rows `[T*B, ...]` of current in, rows of spikes out, shape unchanged.
+
+    A call starts from rest; nothing has to be reset. Subclasses implement
+    `run(x, T, state, want_h) -> Fired` (the operator) and, where it exists, `lower() -> NeuronSpec`.
+
+    Args:
+        T: steps in a call, overridable per call by `neuron(x, T=n)`.
+        membrane_quant: module applied to the membrane after reset (a quantizer), or None.
+    """
+
+    kind: Kind = binary
+    causal: bool = True
+    op_name: str = ""
+
+    def __init__(self, T: int = 4, membrane_quant: nn.Module | None = None) -> None:
+        super().__init__()
+        if T < 1:
+            raise ShapeError(f"T must be at least 1, got {T}")
+        self.T = T
+        self.membrane_quant = membrane_quant
+
+    def set_steps(self, T: int) -> None:
+        """Change T."""
+        self.T = T
+
+    def run(self, x: Tensor, T: int, state: Any = None, want_h: bool = False) -> Fired:
+        """The operator: current rows [T*B, ...] and state -> Fired."""
+        raise TypeError(f"{type(self).__name__} defines no run(x, T, state, want_h)")
+
+    def lower(self) -> NeuronSpec:
+        """The neuron as constants, for packing.
+
+        Raises:
+            PackError: this neuron has no packed form.
+        """
+        raise PackError(
+            f"{type(self).__name__} trains and measures but has no packed form; use IF, LIF, PLIF, ILIF, "
+            "a ternary LIF or a causal PSN where the model is to be packed"
+        )
+
+    @property
+    def packable(self) -> bool:
+        """True when `lower` is implemented."""
+        return type(self).lower is not Neuron.lower
+
+    def exported(self, x: Tensor, T: int) -> Tensor:
+        """The same spikes through a registered operator, used while exporting."""
+        return _leaf_op(x, T, leaf_key(self))
+
+    def forward(self, x: Tensor, T: int | None = None) -> Tensor:
+        """Spikes for current rows: [T*B, ...] -> [T*B, ...].
+
+        Raises:
+            ShapeError: the rows are not a multiple of T.
+            NonFiniteError: NaN or infinite current while torch.autograd anomaly detection is on.
+        """
+        active = timeline.current_stream()
+        if T is None:
+            T = active.T if active is not None else self.T
+        if torch.compiler.is_exporting():
+            return self.exported(x, T)
+        if x.shape[0] % T:
+            raise ShapeError(
+                f"{module_path(self)}: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows are "
+                "[T*B, ...]: use timeline.repeat or timeline.fold at the entry, or set_steps(model, T)"
+            )
+        if torch.is_anomaly_enabled() and not torch.isfinite(x).all():
+            raise NonFiniteError(
+                f"{module_path(self)}: the input current holds NaN or infinity; look at the layer before it "
+                "(learning rate, BatchNorm of an empty batch, mixed precision)"
+            )
+        if active is None:
+            return self.run(x, T).spikes
+        key = active.slot(self)
+        fired = self.run(x, T, active.get(key))
+        active.put(key, fired.state)
+        return fired.spikes
+
+
+def module_path(module: nn.Module) -> str:
+    """Path of `module` inside the outermost model that is being called now, for error messages."""
+    frame = sys._getframe(1)
+    found = type(module).__name__
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and owner is not module:
+            for path, child in owner.named_modules():
+                if child is module:
+                    found = f"{path} ({type(module).__name__})"
+        frame = frame.f_back
+    return found
+
+
+# -- a leaf operator for modules without an operator of their own ---------------------------------------
+
+_leaves: dict[str, nn.Module] = {}
+
+
+def leaf_key(module: nn.Module) -> str:
+    """Files a module under a key that the leaf operator can carry through an export."""
+    key = f"{type(module).__name__}:{id(module)}"
+    _leaves[key] = module
+    return key
+
+
+def leaf_module(key: str) -> nn.Module:
+    """The module filed under `key`."""
+    return _leaves[key]
+
+
+@torch.library.custom_op("pj::leaf", mutates_args=())
+def _leaf_op(x: Tensor, T: int, key: str) -> Tensor:
+    module: Any = _leaves[key]
+    return module.run(x, T).spikes.clone()
+
+
+@_leaf_op.register_fake
+def _(x: Tensor, T: int, key: str) -> Tensor:
+    return torch.empty_like(x)
