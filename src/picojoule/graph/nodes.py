@@ -102,7 +102,8 @@ class Conv(Node):
     """Cross-correlation in 1, 2 or 3 space axes; weight [C_out, C_in/groups, *kernel], zero padding.
 
     snapped: y = sum of integer codes * integer inputs (+ integer bias at the input's scale).
-    `padding` is (before, after) per axis.
+    `padding` is (before, after) per axis. With a codebook, `weight` holds indices [C_out, fan_in / word]
+    and `kernel` the space axes that they leave out; `weight_codes` expands them.
     """
 
     weight: str
@@ -113,11 +114,12 @@ class Conv(Node):
     groups: int = 1
     coding: Coding = Coding()
     scale: str | None = None  # captured and coded: per-output-channel scales [C_out|1]; weight holds codes
+    kernel: tuple[int, ...] = ()  # only with a codebook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Node):
-    """y = x W^T + b over the last row axis; weight [D_out, D_in]."""
+    """y = x W^T + b over the last row axis; weight [D_out, D_in], or codebook indices [D_out, D_in / word]."""
 
     weight: str
     bias: str | None = None
@@ -399,6 +401,21 @@ _TENSOR_FIELDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+def weight_codes(graph: Graph, node: Conv | Linear) -> np.ndarray:
+    """The weight of a node at its full shape: integer codes when coded (codebook indices looked up), or floats.
+
+    Returns:
+        Array [C_out, C_in/groups, *kernel] of a Conv, [D_out, D_in] of a Linear; scales not applied.
+    """
+    weight = graph.tensor(node.weight)
+    if node.coding.codebook is None:
+        return weight
+    words = graph.tensor(node.coding.codebook)[weight.astype(np.int64)].reshape(weight.shape[0], -1)
+    if isinstance(node, Linear):
+        return words
+    return words.reshape(weight.shape[0], -1, *node.kernel)
+
+
 def describe(graph: Graph) -> list[dict[str, Any]]:
     """A plain list of the nodes for tables and JSON: type, name, kind, shape, steps, inputs, module."""
     rows = []
@@ -423,4 +440,15 @@ def node_fields(node: Node) -> tuple[str, ...]:
     return tuple(f.name for f in fields(node) if f.name not in base)
 
 
-__all__ = ["NODE_TYPES", "Coding", "Edge", "Graph", "Node", "describe", "node_fields", "real", "tensor_fields"]
+__all__ = [
+    "NODE_TYPES",
+    "Coding",
+    "Edge",
+    "Graph",
+    "Node",
+    "describe",
+    "node_fields",
+    "real",
+    "tensor_fields",
+    "weight_codes",
+]
