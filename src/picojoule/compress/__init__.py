@@ -1,0 +1,47 @@
+"""Compression that is attached to a model, not written into it: weights, membranes, channels, plans."""
+
+from __future__ import annotations
+
+from picojoule.compress.base import (
+    QUANTIZERS,
+    Codes,
+    Quantizer,
+    attach_,
+    codes_of,
+    decode,
+    get_codes,
+    progress_,
+    quantized,
+    quantizer_of,
+    quantizer_parameters,
+)
+from picojoule.compress.binary import Binary
+from picojoule.compress.codebook import Codebook
+from picojoule.compress.grid import Grid, grid_parameters
+from picojoule.compress.lsq import LSQ
+from picojoule.compress.standardized import Standardized
+from picojoule.compress.strip import remove_, strip
+from picojoule.compress.ternary import Ternary
+
+__all__ = [
+    "LSQ",
+    "QUANTIZERS",
+    "Binary",
+    "Codebook",
+    "Codes",
+    "Grid",
+    "Quantizer",
+    "Standardized",
+    "Ternary",
+    "attach_",
+    "codes_of",
+    "decode",
+    "get_codes",
+    "grid_parameters",
+    "progress_",
+    "quantized",
+    "quantizer_of",
+    "quantizer_parameters",
+    "remove_",
+    "strip",
+]

@@ -1,0 +1,58 @@
+"""Take parametrizations off again: in place, or on a copy that leaves the original untouched."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def remove_(model: M) -> M:
+    """Replaces every parametrized tensor by its present value, in place.
+
+    Each weight keeps its value bit for bit and becomes an ordinary parameter again; codes are lost. Read
+    `codes_of(model)` before when they are needed.
+
+    Returns:
+        The same model.
+    """
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            _bake(module)
+    return model
+
+
+def strip(model: M) -> M:
+    """A copy without parametrizations, for tracing; the original keeps its own.
+
+    PyTorch's `remove_parametrizations` on a deep copy would delete the property from a class that the
+    original shares. Here the copy goes back to its first class instead, and that class is left alone.
+    """
+    return remove_(copy.deepcopy(model))
+
+
+def _bake(module: nn.Module) -> None:
+    """Back to the class below the injected one, with values in place of parametrizations."""
+    parts = module.parametrizations
+    values: dict[str, torch.Tensor] = {}
+    trainable: dict[str, bool] = {}
+    with torch.no_grad():
+        for name in parts:  # type: ignore[union-attr]
+            values[name] = getattr(module, name).detach().clone()
+            own = list(parts[name].parameters(recurse=False))  # type: ignore[index]
+            if own:
+                trainable[name] = any(p.requires_grad for p in own)
+    module.__class__ = type(module).__bases__[0]
+    del module._modules["parametrizations"]
+    for name, value in values.items():
+        if hasattr(module, name):
+            delattr(module, name)
+        if name in trainable:
+            module.register_parameter(name, nn.Parameter(value, requires_grad=trainable[name]))
+        else:
+            module.register_buffer(name, value)
