@@ -19,25 +19,41 @@ from picojoule.compress.binary import Binary
 from picojoule.compress.codebook import Codebook
 from picojoule.compress.grid import Grid, grid_parameters
 from picojoule.compress.lsq import LSQ
+from picojoule.compress.membrane import (
+    MEMBRANES,
+    MembraneQuantizer,
+    TanhMembrane,
+    UniformMembrane,
+    attach_membrane_,
+    calibrate_membranes_,
+    membranes,
+)
 from picojoule.compress.standardized import Standardized
 from picojoule.compress.strip import remove_, strip
 from picojoule.compress.ternary import Ternary
 
 __all__ = [
     "LSQ",
+    "MEMBRANES",
     "QUANTIZERS",
     "Binary",
     "Codebook",
     "Codes",
     "Grid",
+    "MembraneQuantizer",
     "Quantizer",
     "Standardized",
+    "TanhMembrane",
     "Ternary",
+    "UniformMembrane",
     "attach_",
+    "attach_membrane_",
+    "calibrate_membranes_",
     "codes_of",
     "decode",
     "get_codes",
     "grid_parameters",
+    "membranes",
     "progress_",
     "quantized",
     "quantizer_of",
