@@ -29,6 +29,23 @@ class Fired(NamedTuple):
     h: Tensor | None
 
 
+def start(x: Tensor, T: int, state: Membrane | None, value: float) -> Tensor:
+    """Membrane [B, ...] before the first step: the state's, or `value` everywhere.
+
+    Raises:
+        ShapeError: the state belongs to rows of another shape.
+    """
+    shape = (x.shape[0] // T, *x.shape[1:])
+    if state is None:
+        return x.new_full(shape, value)
+    if tuple(state.v.shape) != shape:
+        raise ShapeError(
+            f"the state holds membranes {tuple(state.v.shape)}, rows {tuple(x.shape)} with T={T} need "
+            f"{shape}; start a new stream for another batch"
+        )
+    return state.v
+
+
 class Neuron(nn.Module):
     """Base of all neurons: rows `[T*B, ...]` of current in, rows of spikes out, shape unchanged.
 
@@ -93,8 +110,8 @@ class Neuron(nn.Module):
             return self.exported(x, T)
         if x.shape[0] % T:
             raise ShapeError(
-                f"{module_path(self)}: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows are "
-                "[T*B, ...]: use timeline.repeat or timeline.fold at the entry, or set_steps(model, T)"
+                f"{module_path(self)}: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows "
+                "are [T*B, ...]: use timeline.repeat or timeline.fold at the entry, or set_steps(model, T)"
             )
         if torch.is_anomaly_enabled() and not torch.isfinite(x).all():
             raise NonFiniteError(
