@@ -119,7 +119,7 @@ class Conv(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Node):
-    """y = x W^T + b over the last row axis; weight [D_out, D_in], or codebook indices [D_out, D_in / word]."""
+    """y = x W^T + b over the last row axis; weight [D_out, D_in] (codebook indices [D_out, D_in / word])."""
 
     weight: str
     bias: str | None = None
@@ -280,8 +280,9 @@ class Readout(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeMix(Node):
-    """y[t] = sum_j matrix[t, j] x[j] + bias[t] over time; matrix [T, T] (optionally [C, T, T]), bias [T|1, C|1].
+    """y[t] = sum_j matrix[t, j] x[j] + bias[t] over time.
 
+    matrix [T, T] (optionally [C, T, T]), bias [T|1, C|1].
     `causal` is true when the matrix is lower triangular. snapped: integer matrix and bias, exact.
     """
 
@@ -402,7 +403,7 @@ _TENSOR_FIELDS: dict[str, tuple[str, ...]] = {
 
 
 def weight_codes(graph: Graph, node: Conv | Linear) -> np.ndarray:
-    """The weight of a node at its full shape: integer codes when coded (codebook indices looked up), or floats.
+    """The weight of a node at its full shape: integer codes when coded (indices looked up), or floats.
 
     Returns:
         Array [C_out, C_in/groups, *kernel] of a Conv, [D_out, D_in] of a Linear; scales not applied.
