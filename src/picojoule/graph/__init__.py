@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 # Public names: name -> (module, attribute). `nodes` needs no torch, the others do.
@@ -14,10 +16,20 @@ _NAMES = {
     "compare": ("packing", "compare"),
     "execute": ("execute", "execute"),
     "pack": ("packing", "pack"),
-    "snap": ("snap", "snap"),
+    "snap": ("fold", "snap"),
 }
 
 __all__ = list(_NAMES)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing graph/capture.py binds the *module* here, which would hide the function of that name.
+        if not (name in _NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
