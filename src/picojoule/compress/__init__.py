@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from picojoule.compress.apply import compress_
 from picojoule.compress.base import (
     QUANTIZERS,
     Codes,
@@ -28,6 +29,8 @@ from picojoule.compress.membrane import (
     calibrate_membranes_,
     membranes,
 )
+from picojoule.compress.plan import PRESETS, CompressPlan, MembraneRule, Rule, WeightRule, preset
+from picojoule.compress.report import Report, report
 from picojoule.compress.standardized import Standardized
 from picojoule.compress.strip import remove_, strip
 from picojoule.compress.ternary import Ternary
@@ -35,29 +38,38 @@ from picojoule.compress.ternary import Ternary
 __all__ = [
     "LSQ",
     "MEMBRANES",
+    "PRESETS",
     "QUANTIZERS",
     "Binary",
     "Codebook",
     "Codes",
+    "CompressPlan",
     "Grid",
     "MembraneQuantizer",
+    "MembraneRule",
     "Quantizer",
+    "Report",
+    "Rule",
     "Standardized",
     "TanhMembrane",
     "Ternary",
     "UniformMembrane",
+    "WeightRule",
     "attach_",
     "attach_membrane_",
     "calibrate_membranes_",
     "codes_of",
+    "compress_",
     "decode",
     "get_codes",
     "grid_parameters",
     "membranes",
+    "preset",
     "progress_",
     "quantized",
     "quantizer_of",
     "quantizer_parameters",
     "remove_",
+    "report",
     "strip",
 ]

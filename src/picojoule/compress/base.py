@@ -112,6 +112,9 @@ class Quantizer(nn.Module):
         super().__init__()
         self.register_buffer("fan_in_keep", None)
 
+    def check(self, shape: tuple[int, ...], path: str) -> None:
+        """Refuses a weight shape that this method cannot hold; raises ConfigError naming `path`."""
+
     def prepare(self, w: Tensor) -> None:
         """Sets the initial state from the weight `w` of float values."""
 
@@ -176,6 +179,7 @@ def attach_(module: nn.Module, quantizer: Quantizer, name: str = "weight") -> nn
         )
     weight = value.detach()
     check_weight(weight, type(module).__name__)
+    quantizer.check(tuple(weight.shape), type(module).__name__)
     quantizer.to(weight.device)
     quantizer.fan_in_keep = _kept_fan_in(module, name)
     quantizer.prepare(weight)

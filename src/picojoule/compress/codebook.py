@@ -65,6 +65,13 @@ class Codebook(Quantizer):
         self.clip = clip
         self.register_buffer("words", torch.ones(2, 1))
 
+    def check(self, shape: tuple[int, ...], path: str) -> None:
+        """Refuses a fan-in that no word length divides."""
+        try:
+            word_length(shape, self.word)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
     def prepare(self, w: Tensor) -> None:
         """Chooses word length, number of words, and the first codebook."""
         self.word = word_length(tuple(w.shape), self.word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,11 +53,11 @@ class Standardized(Quantizer):
         self.bits = 1
         self.register_buffer("fraction", torch.zeros((), dtype=torch.float64))
 
-    def prepare(self, w: Tensor) -> None:
+    def check(self, shape: tuple[int, ...], path: str) -> None:
         """Refuses channels of a single weight, which have no deviation."""
-        if w[0].numel() < 2:
+        if math.prod(shape[1:]) < 2:
             raise ConfigError(
-                f"standardized: needs at least 2 weights an output channel, got shape {list(w.shape)}; "
+                f"{path}: standardized needs at least 2 weights an output channel, got shape {list(shape)}; "
                 "write method 'binary' for this layer"
             )
 
