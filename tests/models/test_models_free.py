@@ -23,8 +23,9 @@ def build(name: str, **overrides):
     """The model with seeded weights and BatchNorm statistics that let spikes through."""
     torch.manual_seed(0)
     model = create_model(name, **overrides)
-    for _ in range(5):
-        model(example(name, 8))
+    with torch.no_grad():
+        for seed in range(40):
+            model(example(name, 8, seed))
     return model
 
 
