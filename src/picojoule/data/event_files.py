@@ -33,8 +33,9 @@ def _header(raw: bytes, mark: bytes) -> tuple[list[str], int]:
     lines, at = [], 0
     while raw[at : at + 1] == mark:
         end = raw.find(b"\n", at)
-        if end < 0:
-            return [*lines, raw[at:].decode("latin-1")], len(raw)
+        # Data may begin with the mark by chance; a header line holds printable characters only.
+        if end < 0 or not raw[at:end].strip().decode("latin-1").isprintable():
+            break
         lines.append(raw[at:end].decode("latin-1").strip())
         at = end + 1
         if lines[-1] == "% end":

@@ -39,7 +39,7 @@ def check_events(events: np.ndarray, size: tuple[int, int] | None = None) -> np.
     return events
 
 
-def check_pixels(events: np.ndarray, size: tuple[int, int]) -> None:
+def check_pixels(events: np.ndarray, size: tuple[int, ...]) -> None:
     """Raise DataError when an event lies outside a sensor of (H, W) pixels."""
     height, width = size
     if len(events) and (events["x"].max() >= width or events["y"].max() >= height):
@@ -49,7 +49,7 @@ def check_pixels(events: np.ndarray, size: tuple[int, int]) -> None:
         )
 
 
-def frames(events: np.ndarray, steps: int, size: tuple[int, int], *, by: str = "time") -> np.ndarray:
+def frames(events: np.ndarray, steps: int, size: tuple[int, ...], *, by: str = "time") -> np.ndarray:
     """Event counts per frame.
 
         by="time":  frame(e) = floor((t_e - t_0) * steps / (t_last - t_0 + 1))
