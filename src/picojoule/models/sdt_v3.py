@@ -176,7 +176,9 @@ def sdt_v3_l(**overrides: Any) -> nn.Module:
     return _base(overrides, 64, 128, 256, 360)
 
 
-def _small(overrides: dict[str, Any], conv: tuple[Stage, ...], attn: tuple[Stage, ...], **other: Any) -> nn.Module:
+def _small(
+    overrides: dict[str, Any], conv: tuple[Stage, ...], attn: tuple[Stage, ...], **other: Any
+) -> nn.Module:
     options: dict[str, Any] = {"num_classes": 10, "conv_ratio": 2, "v_ratio": 2, "mlp_ratio": 2, **other}
     return build(SDTv3, overrides, conv_stages=conv, attn_stages=attn, **options)
 
