@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -14,22 +16,31 @@ TINY = list_models(tiny=True)
 
 
 def example(name: str, batch: int = 3, seed: int = 0) -> torch.Tensor:
-    """Images of the size that the model is meant for, in 0..1 and positive for most."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, *model_info(name)["image"], generator=generator)
+    """Noisy class patterns of the size that the model is meant for; sample i is of class i % 10."""
+    size = model_info(name)["image"]
+    patterns = torch.randn(10, *size, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(batch, *size, generator=torch.Generator().manual_seed(seed))
+    return patterns[torch.arange(batch) % 10] + 0.5 * noise
 
 
-def build(name: str, **overrides):
-    """The model after a few training steps, so that spikes pass through every layer."""
+@functools.cache
+def trained(name: str) -> dict[str, torch.Tensor]:
+    """State of the model after a few training steps, so that spikes pass through every layer."""
     torch.manual_seed(0)
-    model = create_model(name, **overrides)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    model = create_model(name)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for seed in range(40):
-        labels = torch.arange(8) % 10
-        loss = torch.nn.functional.cross_entropy(model(example(name, 8, seed)), labels)
+        loss = torch.nn.functional.cross_entropy(model(example(name, 20, seed)), torch.arange(20) % 10)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return model.state_dict()
+
+
+def build(name: str, **overrides):
+    """The model in its trained state, other settings as given."""
+    model = create_model(name, **overrides)
+    model.load_state_dict(trained(name))
     return model
 
 
@@ -59,7 +70,7 @@ def test_forward_and_backward(name: str) -> None:
 def test_spikes_reach_the_logits(name: str) -> None:
     model = build(name).eval()
     logits = model(example(name, 6))
-    assert logits.std(0).max() > 1e-4, "all images get the same logits: no spikes arrive"
+    assert logits.std(0).max() > 1e-2, "all images get the same logits: no spikes arrive"
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -1,6 +1,6 @@
 """SepConv with a neuron before each convolution, and the convolution block of Spike-driven Transformer V3.
 
-    SepConv(u)   = BN(pw2 neuron(BN(dw neuron(BN(pw1 neuron(u))))))       pw1: C -> 2C, dw: k x k, pw2: 2C -> C
+    SepConv(u)   = BN(pw2 neuron(BN(dw neuron(BN(pw1 neuron(u))))))    pw1: C -> 2C, dw: k x k, pw2: 2C -> C
     ConvBlock(u) : u <- u + SepConv(u)
                    u <- u + BN(conv3x3 neuron(BN(conv3x3 neuron(u))))     C -> ratio*C -> C
 

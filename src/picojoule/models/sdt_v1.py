@@ -85,8 +85,8 @@ class SDTv1(nn.Module):
         depth: blocks.
         pools: which stem stages pool: "1111" ImageNet, "0011" CIFAR and CIFAR10-DVS, "0111" Gesture.
         mlp_ratio: hidden width of the MLP.
-        gate: neuron behind the sum over tokens; None takes `neuron` with half its threshold, where it has one.
-        drop_path: probability of dropping a branch in the last block, rises linearly; the paper's code uses 0.
+        gate: neuron behind the sum over tokens; None takes `neuron` with half its threshold, if it has one.
+        drop_path: probability of dropping a branch in the last block, rises linearly; the paper uses 0.
         mode: "static" images or "frames" sequences.
         readout: "mean" over time, or "steps" for logits [B, T, num_classes] (TET).
     """
