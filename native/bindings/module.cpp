@@ -1,8 +1,10 @@
 #include <nanobind/nanobind.h>
 
+#include "engine.h"
 #include "picojoule/version.h"
 
 NB_MODULE(_native, m) {
   m.doc() = "Native engine and kernels of picojoule; takes NumPy arrays or raw pointers, never links libtorch.";
   m.attr("__version__") = picojoule::kVersion;
+  bind_engine(m);
 }

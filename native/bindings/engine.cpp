@@ -1,0 +1,140 @@
+#include "engine.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "picojoule/engine.h"
+
+namespace nb = nanobind;
+using namespace picojoule;
+
+namespace {
+
+using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<int64_t, nb::c_contig, nb::device::cpu>;
+using State = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
+
+Dtype dtype_of(const Array& a) {
+  const auto type = a.dtype();
+  const auto code = static_cast<nb::dlpack::dtype_code>(type.code);
+  if (type.lanes == 1 && code == nb::dlpack::dtype_code::Int) {
+    if (type.bits == 8) return Dtype::i8;
+    if (type.bits == 16) return Dtype::i16;
+    if (type.bits == 32) return Dtype::i32;
+    if (type.bits == 64) return Dtype::i64;
+  }
+  if (type.lanes == 1 && type.bits == 8 && (code == nb::dlpack::dtype_code::UInt || code == nb::dlpack::dtype_code::Bool))
+    return Dtype::u8;
+  if (type.lanes == 1 && code == nb::dlpack::dtype_code::Float) {
+    if (type.bits == 32) return Dtype::f32;
+    if (type.bits == 64) return Dtype::f64;
+  }
+  throw Error("arrays must hold int8, int16, int32, int64, uint8, bool, float32 or float64");
+}
+
+Tensor tensor_of(const Array& a) {
+  Tensor t;
+  t.dtype = dtype_of(a);
+  if (t.dtype == Dtype::f32 || t.dtype == Dtype::f64) throw Error("constants of the engine are integers");
+  for (size_t i = 0; i < a.ndim(); ++i) t.shape.push_back(static_cast<int64_t>(a.shape(i)));
+  const auto* from = static_cast<const std::byte*>(a.data());
+  t.data.assign(from, from + a.nbytes());
+  return t;
+}
+
+// A stream's memory and position belong to its caller; sizes are checked against the graph here, once.
+void run(const Engine& engine, int64_t batch, int64_t steps, int64_t first, const std::vector<Array>& inputs,
+         const std::vector<Result>& outputs, std::optional<State> state) {
+  const GraphDef& graph = engine.graph();
+  const auto entries = graph.of_type("Input"), exits = graph.of_type("Output");
+  if (batch < 0 || steps < 1 || first < 0) throw Error("batch, steps and first must not be negative");
+  if (inputs.size() != entries.size() || outputs.size() != exits.size()) throw Error("wrong number of inputs or outputs");
+  auto expected = [&](int node) {
+    return static_cast<size_t>(batch * (graph.nodes[node].steps > 0 ? steps : 1) * graph.nodes[node].size());
+  };
+  std::vector<InputBatch> in;
+  std::vector<int64_t*> out;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (inputs[i].size() != expected(entries[i])) graph.nodes[entries[i]].fail("input has the wrong number of elements");
+    in.push_back({static_cast<const std::byte*>(inputs[i].data()), dtype_of(inputs[i])});
+    if (graph.nodes[entries[i]].tensor("table") && in.back().dtype != Dtype::u8)
+      graph.nodes[entries[i]].fail("has a table and needs uint8 values");
+  }
+  for (size_t i = 0; i < exits.size(); ++i) {
+    if (outputs[i].size() != expected(exits[i])) graph.nodes[exits[i]].fail("output has the wrong number of elements");
+    out.push_back(outputs[i].data());
+  }
+  std::byte* memory = nullptr;
+  if (state) {
+    if (static_cast<int64_t>(state->size()) < batch * engine.state_bytes()) throw Error("the state is too small");
+    memory = reinterpret_cast<std::byte*>(state->data());
+  } else if (first != 0) {
+    throw Error("a later step needs a state");
+  }
+  nb::gil_scoped_release release;
+  engine.run(batch, steps, first, in, out, memory);
+}
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+  nb::class_<GraphDef>(m, "Graph", "A snapped graph; every node is checked when it is added.")
+      .def(nb::init<>())
+      .def(
+          "add",
+          [](GraphDef& graph, std::string type, std::string name, std::vector<int> inputs,
+             std::tuple<std::string, int64_t, int, int> kind, Shape shape, int64_t steps,
+             std::map<std::string, Ints> ints, std::map<std::string, std::string> strs,
+             std::map<std::string, Array> tensors, std::shared_ptr<GraphDef> body) {
+            NodeDef node;
+            node.type = std::move(type);
+            node.name = std::move(name);
+            node.inputs = std::move(inputs);
+            auto& [kind_name, levels, bits, frac] = kind;
+            node.kind = make_kind(kind_name, levels, bits, frac);
+            node.shape = std::move(shape);
+            node.steps = steps;
+            node.ints = std::move(ints);
+            node.strs = std::move(strs);
+            for (auto& [key, value] : tensors) node.tensors.emplace(key, tensor_of(value));
+            node.body = std::move(body);
+            return graph.add(std::move(node));
+          },
+          nb::arg("type"), nb::arg("name"), nb::arg("inputs"), nb::arg("kind"), nb::arg("shape"), nb::arg("steps"),
+          nb::arg("ints"), nb::arg("strs"), nb::arg("tensors"), nb::arg("body").none());
+
+  nb::class_<Engine>(m, "Engine", "Runs a Graph on integers; any number of threads may call it.")
+      .def(
+          "__init__",
+          [](Engine* self, std::shared_ptr<GraphDef> graph, int threads, std::string isa,
+             std::map<std::string, std::string> kernels, bool spin, bool stream, int64_t max_bytes) {
+            EngineOptions options{threads, std::move(isa), std::move(kernels), spin, stream, max_bytes};
+            // A copy: the caller may go on adding nodes to the builder.
+            new (self) Engine(std::make_shared<GraphDef>(*graph), options);
+          },
+          nb::arg("graph"), nb::arg("threads"), nb::arg("isa"), nb::arg("kernels"), nb::arg("spin"),
+          nb::arg("stream"), nb::arg("max_bytes"))
+      .def("run", &run, nb::arg("batch"), nb::arg("steps"), nb::arg("first"), nb::arg("inputs"), nb::arg("outputs"),
+           nb::arg("state").none())
+      .def_prop_ro("state_bytes", &Engine::state_bytes)
+      .def_prop_ro("arena_bytes", &Engine::arena_bytes)
+      .def_prop_ro("isa", &Engine::isa)
+      .def("kernels", &Engine::kernels)
+      .def("info", [](const Engine& engine) {
+        nb::list rows;
+        for (auto& node : engine.info()) {
+          nb::dict row;
+          row["name"] = node.name;
+          row["type"] = node.type;
+          row["kernel"] = node.kernel;
+          row["bytes"] = node.bytes;
+          rows.append(row);
+        }
+        return rows;
+      });
+}

@@ -1,0 +1,51 @@
+#pragma once
+// Constants of a snapped Neuron, checked and spread out, with the membrane range they imply.
+
+#include "picojoule/graph.h"
+
+namespace picojoule {
+
+enum class Reset { hard, soft, none };
+
+// A constant [T|1, C|1]; `at(t, c)` reads it with broadcasting.
+struct Plane {
+  int64_t t_stride = 0, c_stride = 0;
+  Ints values{0};
+
+  int64_t at(int64_t t, int64_t c) const { return values[t * t_stride + c * c_stride]; }
+  bool steady() const { return t_stride == 0; }
+  bool uniform() const;
+};
+
+// Inclusive range of a membrane or accumulator; kWide stands for "not bounded".
+struct Range {
+  static constexpr int64_t kWide = int64_t{1} << 60;
+  int64_t low, high;
+
+  bool fits(int bits) const { return low >= -(int64_t{1} << (bits - 1)) && high < (int64_t{1} << (bits - 1)); }
+  int bits() const;
+};
+
+struct NeuronConstants {
+  explicit NeuronConstants(const NodeDef& node);  // throws Error when a constant does not fit
+
+  Plane decay, gain, bias, reset_value, v_init, neg;
+  std::vector<Plane> thresholds;
+  Reset reset = Reset::soft;
+  bool ternary = false, half_up = false;
+  int decay_shift = 0;
+  Ints breaks, values;
+  bool table = false;
+  int64_t steps = 1, channels = 1, outer = 1, inner = 1;  // row = [outer, channels, inner]
+
+  // Range of every intermediate of channel c over `steps` steps when the input stays in `x`; the range of
+  // the membrane after the last step is left in `v` (start it at v_init).
+  Range sweep(int64_t c, Range x, int64_t steps, Range& v) const;
+  // Range of all intermediates of all channels; `x` holds one range or one a channel.
+  Range reach(const std::vector<Range>& x, int64_t steps) const;
+  // True when `reach` is the same for any number of steps.
+  bool bounded(const std::vector<Range>& x) const;
+  bool timeless() const;  // no constant depends on the step
+};
+
+}  // namespace picojoule

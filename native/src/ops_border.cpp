@@ -1,0 +1,96 @@
+// Input, Output, Repeat: where integers enter and leave.
+
+#include <algorithm>
+#include <cmath>
+
+#include "moves.h"
+#include "op.h"
+
+namespace picojoule {
+namespace {
+
+// i = floor(x * 2^frac + 1/2), clamped to the kind; spikes must be whole numbers of their kind already.
+class InputOp : public Op {
+ public:
+  InputOp(const NodeDef& node, int slot, bool raw)
+      : name_(node.name), slot_(slot), raw_(raw), spikes_(node.kind.spikes()), low_(node.kind.low()), high_(node.kind.high()),
+        scale_(std::ldexp(1.0, node.kind.frac)) {
+    if (const Tensor* table = node.tensor("table")) {
+      table_ = table->values();
+      const int64_t axis = channel_axis(node, node.shape);
+      channels_ = table->shape[0];
+      for (size_t i = axis + 1; i < node.shape.size(); ++i) inner_ *= node.shape[i];
+    }
+  }
+
+  void run(const Call& call) const override {
+    const BorderInput& given = call.inputs[slot_];
+    const int64_t step = call.out.size * bytes_of(given.dtype);
+    for (int64_t t = 0; t < call.out.rows; ++t) {
+      const std::byte* from = given.data + t * step;
+      with_integer(call.out.dtype, [&](auto zero) {
+        auto* to = call.out.as<decltype(zero)>(t);
+        if (!table_.empty()) return look_up(reinterpret_cast<const uint8_t*>(from), to, call.out.size);
+        if (given.dtype == Dtype::f32) return quantise(reinterpret_cast<const float*>(from), to, call.out.size);
+        if (given.dtype == Dtype::f64) return quantise(reinterpret_cast<const double*>(from), to, call.out.size);
+        with_integer(given.dtype, [&](auto element) {
+          const auto* values = reinterpret_cast<const decltype(element)*>(from);
+          if (!raw_) return quantise(values, to, call.out.size);
+          for (int64_t i = 0; i < call.out.size; ++i) to[i] = static_cast<decltype(zero)>(values[i]);
+        });
+      });
+    }
+  }
+
+ private:
+  template <class From, class To>
+  void quantise(const From* from, To* to, int64_t n) const {
+    const double low = static_cast<double>(low_), high = static_cast<double>(high_);
+    for (int64_t i = 0; i < n; ++i) {
+      const double given = static_cast<double>(from[i]), x = std::floor(given * scale_ + 0.5);
+      if (!std::isfinite(given)) throw Error("input '" + name_ + "' holds NaN or infinity");
+      if (spikes_ && (given != x || x < low || x > high))
+        throw Error("input '" + name_ + "' holds " + std::to_string(given) + ", which its kind of spikes does not allow");
+      to[i] = static_cast<To>(x <= low ? low_ : x >= high ? high_ : static_cast<int64_t>(x));
+    }
+  }
+  template <class To>
+  void look_up(const uint8_t* from, To* to, int64_t n) const {
+    for (int64_t i = 0; i < n; ++i) to[i] = static_cast<To>(table_[(i / inner_ % channels_) * 256 + from[i]]);
+  }
+
+  std::string name_;
+  int slot_;
+  bool raw_, spikes_;
+  int64_t low_, high_;
+  double scale_;
+  Ints table_;
+  int64_t channels_ = 1, inner_ = 1;
+};
+
+class OutputOp : public Op {
+ public:
+  explicit OutputOp(int slot) : slot_(slot) {}
+  void run(const Call& call) const override {
+    for (int64_t t = 0; t < call.out.rows; ++t) widen(call.in[0], t, call.outputs[slot_] + t * call.out.size);
+  }
+
+ private:
+  int slot_;
+};
+
+class RepeatOp : public Op {
+ public:
+  void run(const Call& call) const override {
+    for (int64_t t = 0; t < call.out.rows; ++t)
+      std::memcpy(call.out.row(t), call.in[0].row(0), call.out.size * bytes_of(call.out.dtype));
+  }
+};
+
+}  // namespace
+
+OpPtr make_input(const NodeDef& node, int slot, bool raw) { return std::make_unique<InputOp>(node, slot, raw); }
+OpPtr make_output(const NodeDef&, int slot) { return std::make_unique<OutputOp>(slot); }
+OpPtr make_repeat(const NodeDef&) { return std::make_unique<RepeatOp>(); }
+
+}  // namespace picojoule

@@ -1,0 +1,149 @@
+#include "program.h"
+
+#include <algorithm>
+
+namespace picojoule {
+namespace {
+
+OpPtr make_scalar(const GraphDef& graph, int index, const Options& options, int slot) {
+  const NodeDef& node = graph.nodes[index];
+  Defs in;
+  for (int i : node.inputs) in.push_back(&graph.nodes[i]);
+  const std::string& type = node.type;
+  if (type == "Input") return make_input(node, slot, options.body);
+  if (type == "Output") return make_output(node, slot);
+  if (type == "Repeat") return make_repeat(node);
+  if (type == "Conv") return make_conv(node, in);
+  if (type == "Linear") return make_linear(node, in);
+  if (type == "MatMul") return make_matmul(node, in);
+  if (type == "Neuron") return make_neuron(node, in, options.stream);
+  if (type == "Add") return make_add(node, in);
+  if (type == "Mul") return make_mul(node, in);
+  if (type == "Logic") return make_logic(node, in);
+  if (type == "Affine") return make_affine(node, in);
+  if (type == "Lut") return make_lut(node);
+  if (type == "Pool") return make_pool(node, in);
+  if (type == "Mean") return make_mean(node, in);
+  if (type == "Concat") return make_concat(node, in);
+  if (type == "Reshape" || type == "Upsample") return make_gather(node, in);
+  if (type == "Readout") return make_readout(node);
+  if (type == "TimeMix") return make_timemix(node);
+  if (type == "Scan") return make_scan(node);
+  node.fail("has no kernel");
+}
+
+// Nodes whose rows are the same at every step: they depend on no timed input and keep no state.
+std::vector<bool> find_equal_rows(const GraphDef& graph) {
+  std::vector<bool> equal;
+  for (auto& node : graph.nodes) {
+    const bool mixes_time = node.type == "Neuron" || node.type == "TimeMix" || node.type == "Scan" ||
+                            node.type == "Readout" || node.type == "Input" || node.type == "Output";
+    bool same = node.type == "Repeat" || (!mixes_time && node.steps > 0);
+    if (node.type != "Repeat")
+      for (int i : node.inputs) same = same && equal[i];
+    equal.push_back(same && node.steps > 0);
+  }
+  return equal;
+}
+
+constexpr int64_t align(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+}  // namespace
+
+std::vector<std::string> kernels_of(const GraphDef&, int, Isa) { return {"scalar"}; }
+
+int Program::define(const GraphDef& graph, int node, Layout layout) {
+  const NodeDef& def = graph.nodes[node];
+  Value v{node, layout, def.kind.storage(), def.size(), 0, 1, equal_rows_[node]};
+  v.row_bytes = def.type == "Output" ? 0 : v.size * bytes_of(v.dtype);  // outputs are written to the caller
+  v.rows = def.steps > 0 && !v.equal_rows ? def.steps : 1;
+  v.first_use = v.last_use = static_cast<int>(steps_.size());
+  values_.push_back(v);
+  return static_cast<int>(values_.size()) - 1;
+}
+
+int Program::value(const GraphDef&, int node, Layout layout) {
+  for (size_t i = values_.size(); i-- > 0;)
+    if (values_[i].node == node && values_[i].layout == layout) return static_cast<int>(i);
+  throw Error("a value is read before it is made");
+}
+
+void Program::emit(OpPtr op, int node, std::vector<int> in, int out) {
+  const int now = static_cast<int>(steps_.size());
+  for (int i : in) values_[i].last_use = now;
+  values_[out].last_use = now;
+  const int64_t state = state_bytes_;
+  state_bytes_ += align(op->state_bytes());
+  steps_.push_back({std::move(op), node, std::move(in), out, state});
+}
+
+Program::Program(const GraphDef& graph, const Options& options) : equal_rows_(find_equal_rows(graph)) {
+  int inputs = 0, outputs = 0;
+  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
+    const NodeDef& node = graph.nodes[i];
+    const int slot = node.type == "Input" ? inputs++ : node.type == "Output" ? outputs++ : 0;
+    std::vector<int> in;
+    for (int from : node.inputs) in.push_back(value(graph, from, Layout::dense));
+    const int out = define(graph, i, Layout::dense);
+    OpPtr op = make_scalar(graph, i, options, slot);
+    report_.push_back({node.name, node.type, "scalar", op->constant_bytes()});
+    emit(std::move(op), i, std::move(in), out);
+  }
+  place();
+}
+
+// First fit by liveness: a value occupies its bytes from the step that makes it to the last that reads it.
+void Program::place() {
+  std::vector<int> done;
+  for (size_t i = 0; i < values_.size(); ++i) {
+    Value& v = values_[i];
+    const int64_t bytes = align(v.row_bytes * v.rows + 64);  // kernels may read a vector past the end
+    std::vector<std::pair<int64_t, int64_t>> taken;
+    for (int other : done) {
+      const Value& o = values_[other];
+      if (o.last_use >= v.first_use && v.last_use >= o.first_use)
+        taken.push_back({o.offset, o.offset + align(o.row_bytes * o.rows + 64)});
+    }
+    std::sort(taken.begin(), taken.end());
+    int64_t at = 0;
+    for (auto& [begin, end] : taken) {
+      if (at + bytes <= begin) break;
+      at = std::max(at, end);
+    }
+    v.offset = at;
+    arena_bytes_ = std::max(arena_bytes_, at + bytes);
+    done.push_back(static_cast<int>(i));
+  }
+}
+
+int64_t Program::constant_bytes() const {
+  int64_t total = 0;
+  for (auto& node : report_) total += node.bytes;
+  return total;
+}
+
+void Program::run(const Frame& frame) const {
+  auto view = [&](int index) {
+    const Value& v = values_[index];
+    const bool timed = v.rows > 1;
+    return View{frame.arena + v.offset, v.dtype, v.size, v.equal_rows ? 0 : v.row_bytes, timed ? frame.steps : 1};
+  };
+  View in[1024];
+  for (auto& step : steps_) {
+    Call call;
+    for (size_t i = 0; i < step.in.size(); ++i) in[i] = view(step.in[i]);
+    call.steps = frame.steps;
+    call.first = frame.first;
+    call.in = in;
+    call.out = view(step.out);
+    call.state = frame.state + step.state;
+    frame.scratch->clear();
+    call.scratch = frame.scratch;
+    call.parallel = frame.parallel;
+    call.inputs = frame.inputs;
+    call.outputs = frame.outputs;
+    step.op->run(call);
+  }
+}
+
+}  // namespace picojoule

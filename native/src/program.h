@@ -1,0 +1,81 @@
+#pragma once
+// A graph turned into a list of kernels over one arena, for one sample at a time.
+
+#include <map>
+
+#include "op.h"
+
+namespace picojoule {
+
+enum class Isa { scalar, generic, avx2 };
+
+struct Options {
+  Isa isa = Isa::scalar;
+  std::map<std::string, std::string> kernels;  // forced, by node name
+  bool stream = false;  // membranes must survive any number of steps
+  bool body = false;    // inside a Scan: inputs are integers already
+};
+
+// Dense: C order. Packed: planes of bits, channel-minor, see packed.h; the channel is the first or last axis.
+enum class Layout : uint8_t { dense, packed_first, packed_last };
+
+// Memory and borders of one execution.
+struct Frame {
+  std::byte* arena = nullptr;
+  std::byte* state = nullptr;
+  int64_t steps = 1, first = 0;
+  Scratch* scratch = nullptr;
+  const Parallel* parallel = nullptr;
+  const BorderInput* inputs = nullptr;
+  int64_t* const* outputs = nullptr;
+};
+
+struct NodeReport {
+  std::string name, type, kernel;
+  int64_t bytes = 0;
+};
+
+class Program {
+ public:
+  Program(const GraphDef& graph, const Options& options);
+
+  void run(const Frame& frame) const;
+  int64_t arena_bytes() const { return arena_bytes_; }
+  int64_t state_bytes() const { return state_bytes_; }
+  int64_t constant_bytes() const;
+  const std::vector<NodeReport>& report() const { return report_; }
+
+ private:
+  struct Value {
+    int node;
+    Layout layout;
+    Dtype dtype;
+    int64_t size, row_bytes, rows;
+    bool equal_rows;
+    int first_use = 0, last_use = 0;
+    int64_t offset = 0;
+  };
+  struct Step {
+    OpPtr op;
+    int node;
+    std::vector<int> in;
+    int out;
+    int64_t state;
+  };
+
+  int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout
+  int define(const GraphDef& graph, int node, Layout layout);
+  void emit(OpPtr op, int node, std::vector<int> in, int out);
+  void place();
+
+  std::vector<Value> values_;
+  std::vector<Step> steps_;
+  std::vector<NodeReport> report_;
+  std::vector<bool> equal_rows_;  // by node
+  int64_t arena_bytes_ = 0, state_bytes_ = 0;
+};
+
+// Kernels that can run a node, best last is not implied; the first is the scalar oracle.
+std::vector<std::string> kernels_of(const GraphDef& graph, int node, Isa isa);
+
+}  // namespace picojoule
