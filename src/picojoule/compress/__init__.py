@@ -29,8 +29,10 @@ from picojoule.compress.membrane import (
     calibrate_membranes_,
     membranes,
 )
-from picojoule.compress.plan import PRESETS, CompressPlan, MembraneRule, Rule, WeightRule, preset
+from picojoule.compress.plan import PRESETS, CompressPlan, MembraneRule, PruneRule, Rule, WeightRule, preset
+from picojoule.compress.prune import Pruned, prune_
 from picojoule.compress.report import Report, report
+from picojoule.compress.shrink import shrink
 from picojoule.compress.standardized import Standardized
 from picojoule.compress.strip import remove_, strip
 from picojoule.compress.ternary import Ternary
@@ -47,6 +49,8 @@ __all__ = [
     "Grid",
     "MembraneQuantizer",
     "MembraneRule",
+    "PruneRule",
+    "Pruned",
     "Quantizer",
     "Report",
     "Rule",
@@ -66,10 +70,12 @@ __all__ = [
     "membranes",
     "preset",
     "progress_",
+    "prune_",
     "quantized",
     "quantizer_of",
     "quantizer_parameters",
     "remove_",
     "report",
+    "shrink",
     "strip",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -131,6 +132,10 @@ class Quantizer(nn.Module):
 
         `latent()` gives the tensor that enters this quantizer.
         """
+
+    def cut(self, rows: np.ndarray, cols: np.ndarray | None, path: str) -> None:
+        """Follows a weight that keeps only these output and input channels (indices; cols None: all)."""
+        self.fan_in_keep = None
 
     def row_mean(self, x: Tensor) -> Tensor:
         """Mean over the kept fan-in of every output channel: [C_out, ...] -> [C_out, 1, ...]."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +65,7 @@ class Codebook(Quantizer):
         self.refresh = refresh
         self.freeze = freeze
         self.clip = clip
+        self.kernel = 1
         self.register_buffer("words", torch.ones(2, 1))
 
     def check(self, shape: tuple[int, ...], path: str) -> None:
@@ -76,12 +79,26 @@ class Codebook(Quantizer):
         """Chooses word length, number of words, and the first codebook."""
         self.word = word_length(tuple(w.shape), self.word)
         self.bits = min(max(round(self.target * self.word), 1), self.word)
+        self.kernel = math.prod(w.shape[2:])
         self.words = frequent_patterns(w.reshape(-1, self.word), 1 << self.bits).to(w.dtype)
 
     def progress(self, step: int, fraction: float, latent: Callable[[], Tensor]) -> None:
         if self.refresh and step > 0 and step % self.refresh == 0 and fraction < self.freeze:
             patterns = frequent_patterns(latent().reshape(-1, self.word), 1 << self.bits)
             self.words.copy_(patterns.to(self.words.dtype))
+
+    def cut(self, rows: np.ndarray, cols: np.ndarray | None, path: str) -> None:
+        super().cut(rows, cols, path)
+        per_word = max(self.word // self.kernel, 1)  # input channels that share a word
+        if cols is None or per_word == 1:
+            return
+        groups = cols.reshape(-1, per_word) if len(cols) % per_word == 0 else np.zeros((1, 1), dtype=np.int64)
+        whole = (groups % per_word == np.arange(per_word)).all() and (np.ptp(groups, axis=1) < per_word).all()
+        if groups.shape[1] != per_word or not whole:
+            raise ConfigError(
+                f"layer {path!r}: removing single inputs would tear code words of {per_word} inputs apart; "
+                "shrink before attaching the codebook, or give this layer another method"
+            )
 
     def select(self, w: Tensor) -> Tensor:
         """Index of the nearest word of every kernel: [C_out, fan_in / word]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +79,12 @@ class LSQ(Quantizer):
         else:
             step = least_square_steps(w, self.low, self.high)
         self.step = nn.Parameter(step.clamp_min(MIN_STEP))
+
+    def cut(self, rows: np.ndarray, cols: np.ndarray | None, path: str) -> None:
+        super().cut(rows, cols, path)
+        if len(rows) != len(self.step):
+            index = torch.from_numpy(rows).to(self.step.device)
+            self.step = nn.Parameter(self.step.detach()[index], self.step.requires_grad)
 
     def forward(self, w: Tensor) -> Tensor:
         factor = 1.0 / math.sqrt(max(w.numel(), 1) * self.high)

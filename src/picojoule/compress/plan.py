@@ -90,22 +90,40 @@ class MembraneRule(_Frozen):
         return _build(MEMBRANES, self.method, self.bits, limit)
 
 
+class PruneRule(_Frozen):
+    """Magnitude pruning of output channels.
+
+    Fields:
+        ratio: share of channels to mask, in (0, 1).
+    """
+
+    ratio: float
+
+    @field_validator("ratio")
+    @classmethod
+    def _share(cls, ratio: float) -> float:
+        if not 0 < ratio < 1:
+            raise ConfigError(f"prune: ratio must lie in (0, 1), got {ratio}; 1 would empty the layer")
+        return ratio
+
+
 class Rule(_Frozen):
     """What happens to the modules whose path matches a shell pattern; parts left out stay as they are.
 
     Fields:
         match: pattern on module paths, e.g. "*", "blocks.*.conv1", "head".
-        weights, membrane: see WeightRule and MembraneRule.
+        weights, membrane, prune: see WeightRule, MembraneRule and PruneRule.
     """
 
     match: str
     weights: WeightRule | None = None
     membrane: MembraneRule | None = None
+    prune: PruneRule | None = None
 
     @model_validator(mode="after")
     def _does_something(self) -> Rule:
-        if self.weights is None and self.membrane is None:
-            raise ConfigError(f"rule {self.match!r} does nothing; give it weights or membrane")
+        if self.weights is None and self.membrane is None and self.prune is None:
+            raise ConfigError(f"rule {self.match!r} does nothing; give it weights, membrane or prune")
         return self
 
 
@@ -179,6 +197,11 @@ class CompressPlan(_Frozen):
         neurons = {p: m for p, m in model.named_modules() if isinstance(m, Neuron)}
         chosen = self._assign("membrane", neurons, "neuron")
         return {path: chosen[path] for path in neurons if path in chosen}
+
+    def pruning(self, model: nn.Module) -> dict[str, float]:
+        """Share of channels to mask, by pattern, in the order of the rules."""
+        self._assign("prune", weight_layers(model), "layer with weights")
+        return {rule.match: rule.prune.ratio for rule in self.rules if rule.prune is not None}
 
     def report(self, model: nn.Module) -> Report:
         """Table of layers, bits and bytes under this plan; the model is not changed."""
@@ -271,7 +294,8 @@ def _tell(cls: type[BaseModel], error: ValidationError) -> str:
 
 def _fields(cls: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
     """Field names of the config that an unknown field was put into."""
-    inner: dict[str, type[BaseModel]] = {"rules": Rule, "weights": WeightRule, "membrane": MembraneRule}
+    inner: dict[str, type[BaseModel]]
+    inner = {"rules": Rule, "weights": WeightRule, "membrane": MembraneRule, "prune": PruneRule}
     for part in place[:-1]:
         if isinstance(part, str) and part in inner:
             cls = inner[part]

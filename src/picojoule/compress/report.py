@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from picojoule.compress.base import get_codes, latent_of, quantizer_of
+from picojoule.compress.base import chain, get_codes, latent_of, quantizer_of
 from picojoule.compress.membrane import membranes
 from picojoule.compress.plan import CompressPlan, weight_layers
+from picojoule.compress.prune import ChannelMask
 from picojoule.neurons.base import Neuron
 
 
@@ -93,12 +94,22 @@ def report(model: nn.Module, plan: CompressPlan | None = None) -> Report:
                 quantizer.to(dtype=latent.dtype)
                 codes = quantizer.codes(latent)
         if quantizer is None or codes is None:
-            rows.append(Row(path, "weight", count, "float", 32.0, 4 * count))
+            rows.append(Row(path, "weight", count, "float" + _masked(module), 32.0, 4 * count))
         else:
             bits = codes.bits_per_weight
-            rows.append(Row(path, "weight", count, quantizer.setting, bits, codes.payload_bytes))
+            rows.append(
+                Row(path, "weight", count, quantizer.setting + _masked(module), bits, codes.payload_bytes)
+            )
     rows.extend(_membrane_rows(model, plan))
     return Report(tuple(rows))
+
+
+def _masked(module: nn.Module) -> str:
+    """', 12 of 16 channels' for a layer with pruned channels, else nothing."""
+    for part in chain(module):
+        if isinstance(part, ChannelMask) and part.rows is not None:
+            return f", {int(part.rows.sum())} of {part.rows.numel()} channels"
+    return ""
 
 
 def _membrane_rows(model: nn.Module, plan: CompressPlan | None) -> list[Row]:

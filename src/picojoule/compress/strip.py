@@ -38,21 +38,26 @@ def strip(model: M) -> M:
 
 def _bake(module: nn.Module) -> None:
     """Back to the class below the injected one, with values in place of parametrizations."""
-    parts = module.parametrizations
-    values: dict[str, torch.Tensor] = {}
-    trainable: dict[str, bool] = {}
     with torch.no_grad():
-        for name in parts:  # type: ignore[union-attr]
-            values[name] = getattr(module, name).detach().clone()
-            own = list(parts[name].parameters(recurse=False))  # type: ignore[index]
-            if own:
-                trainable[name] = any(p.requires_grad for p in own)
+        values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore
+    unwrap_(module)
+    for name, value in values.items():
+        getattr(module, name).data = value
+
+
+def unwrap_(module: nn.Module) -> dict[str, list[nn.Module]]:
+    """Takes all parametrizations off, leaving the *latent* tensors; returns them by tensor name.
+
+    The injected class may be shared with the module that this one was copied from; it is left alone.
+    """
+    lists = dict(module.parametrizations.items())  # type: ignore[union-attr,operator]
     module.__class__ = type(module).__bases__[0]
     del module._modules["parametrizations"]
-    for name, value in values.items():
-        if hasattr(module, name):
-            delattr(module, name)
-        if name in trainable:
-            module.register_parameter(name, nn.Parameter(value, requires_grad=trainable[name]))
+    for name, parts in lists.items():
+        if isinstance(parts.original, nn.Parameter):
+            module.register_parameter(
+                name, nn.Parameter(parts.original.detach(), parts.original.requires_grad)
+            )
         else:
-            module.register_buffer(name, value)
+            module.register_buffer(name, parts.original)
+    return {name: list(parts) for name, parts in lists.items()}
