@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import pytest
 import torch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import picojoule
 from picojoule import timeline
@@ -114,6 +116,20 @@ def test_state_dict_round_trip(name: str, tmp_path) -> None:
     other.load_state_dict(torch.load(tmp_path / "m.pt", weights_only=True))
     x = example(name)
     assert torch.equal(model(x), other(x))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_batchnorm_folds_into_the_convolution_before_it(name: str) -> None:
+    model = build(name).double().eval()
+    folded = copy.deepcopy(model)
+    pairs = [m for m in folded.modules() if hasattr(m, "conv") and hasattr(m, "norm")]
+    norms = sum(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    assert len(pairs) == norms > 0
+    for block in pairs:
+        block.conv = fuse_conv_bn_eval(block.conv, block.norm)
+        block.norm = torch.nn.Identity()
+    x = example(name, 10).double()
+    assert torch.allclose(model(x), folded(x), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("name", TINY)

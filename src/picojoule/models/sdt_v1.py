@@ -183,7 +183,7 @@ def sdt_v1_2_512(**overrides: Any) -> nn.Module:
 @register_model(family="sdt_v1", image=(1, 8, 8))
 def sdt_v1_digits(**overrides: Any) -> nn.Module:
     """For 8x8 grey images: one block of 64 on 4x4 tokens, T=4."""
-    options: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "pools": "0001", "mlp_ratio": 2}
+    options: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "pools": "0100", "mlp_ratio": 2}
     return build(SDTv1, overrides, dim=64, depth=1, **options)
 
 
