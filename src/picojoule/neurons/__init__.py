@@ -1,24 +1,56 @@
 """Spiking neurons: one family a file, each a pure equation with a thin module around it."""
 
+from picojoule.neurons.alif import ALIF
 from picojoule.neurons.base import Fired, Membrane, Neuron
+from picojoule.neurons.conventions import CONVENTIONS, convention
+from picojoule.neurons.cuba import CUBA
+from picojoule.neurons.elastic import ElasticTernary
+from picojoule.neurons.expand import Expansion, expansion, run_virtual
 from picojoule.neurons.fire import FireRule
 from picojoule.neurons.ilif import IELIF, ILIF, NILIF, SFA
 from picojoule.neurons.integrate import IF
+from picojoule.neurons.klif import KLIF
 from picojoule.neurons.lif import LIF
 from picojoule.neurons.plif import PLIF
+from picojoule.neurons.psn import PSN, MaskedPSN, SlidingPSN
+from picojoule.neurons.quadratic import EIF, QIF
+from picojoule.neurons.resonate import BRF, RF
+from picojoule.neurons.snntorch import Leaky
+from picojoule.neurons.step import from_step
+from picojoule.neurons.surrogate import SURROGATES, Surrogate
 from picojoule.neurons.ternary import TernaryLIF
 
 __all__ = [
+    "ALIF",
+    "BRF",
+    "CONVENTIONS",
+    "CUBA",
+    "EIF",
     "IELIF",
     "IF",
     "ILIF",
+    "KLIF",
     "LIF",
     "NILIF",
     "PLIF",
+    "PSN",
+    "QIF",
+    "RF",
     "SFA",
+    "SURROGATES",
+    "ElasticTernary",
+    "Expansion",
     "FireRule",
     "Fired",
+    "Leaky",
+    "MaskedPSN",
     "Membrane",
     "Neuron",
+    "SlidingPSN",
+    "Surrogate",
     "TernaryLIF",
+    "convention",
+    "expansion",
+    "from_step",
+    "run_virtual",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import weakref
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from picojoule import timeline
-from picojoule.core.errors import NonFiniteError, PackError, ShapeError
+from picojoule.core.errors import CausalityError, KindError, NonFiniteError, PackError, ShapeError
 from picojoule.core.kinds import Kind, binary
 from picojoule.core.spec import NeuronSpec
+from picojoule.neurons.expand import Expansion, expansion
 
 
 class Membrane(NamedTuple):
@@ -60,6 +63,7 @@ class Neuron(nn.Module):
     kind: Kind = binary
     causal: bool = True
     op_name: str = ""
+    leaf: str
 
     def __init__(self, T: int = 4, membrane_quant: nn.Module | None = None) -> None:
         super().__init__()
@@ -67,6 +71,11 @@ class Neuron(nn.Module):
             raise ShapeError(f"T must be at least 1, got {T}")
         self.T = T
         self.membrane_quant = membrane_quant
+        leaf_key(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        leaf_key(self)  # a copy is another module
 
     def set_steps(self, T: int) -> None:
         """Change T."""
@@ -92,6 +101,21 @@ class Neuron(nn.Module):
         """True when `lower` is implemented."""
         return type(self).lower is not Neuron.lower
 
+    def expand(self, code: str = "unary") -> Expansion:
+        """The virtual binary steps of an integer neuron, by code "unary" (D steps) or "bits" (log2(D + 1)).
+
+        Raises:
+            KindError: the neuron does not emit integers.
+        """
+        if self.kind.name != "integer":
+            raise KindError(
+                f"{type(self).__name__} emits {self.kind} spikes; only integer neurons (ILIF, NILIF, "
+                "SFA, IELIF) "
+                "expand to virtual steps"
+            )
+        params: Any = getattr(self, "params", None)
+        return expansion(self.kind.levels, code, params().out_scale if params is not None else 1.0)
+
     def exported(self, x: Tensor, T: int) -> Tensor:
         """The same spikes through a registered operator, used while exporting."""
         return _leaf_op(x, T, leaf_key(self))
@@ -108,7 +132,7 @@ class Neuron(nn.Module):
             T = active.T if active is not None else self.T
         if torch.compiler.is_exporting():
             return self.exported(x, T)
-        if x.shape[0] % T:
+        if T < 1 or x.shape[0] % T:
             raise ShapeError(
                 f"{module_path(self)}: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows "
                 "are [T*B, ...]: use timeline.repeat or timeline.fold at the entry, or set_steps(model, T)"
@@ -120,6 +144,12 @@ class Neuron(nn.Module):
             )
         if active is None:
             return self.run(x, T).spikes
+        if not self.causal:
+            raise CausalityError(
+                f"{module_path(self)} looks at future steps and cannot run in a stream; use a masked "
+                "(lam=1) or "
+                "sliding PSN"
+            )
         key = active.slot(self)
         fired = self.run(x, T, active.get(key))
         active.put(key, fired.state)
@@ -142,27 +172,66 @@ def module_path(module: nn.Module) -> str:
 
 # -- a leaf operator for modules without an operator of their own ---------------------------------------
 
-_leaves: dict[str, nn.Module] = {}
+_leaves: weakref.WeakValueDictionary[str, nn.Module] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 
 
 def leaf_key(module: nn.Module) -> str:
-    """Files a module under a key that the leaf operator can carry through an export."""
-    key = f"{type(module).__name__}:{id(module)}"
-    _leaves[key] = module
+    """The key under which operators find this very module (a copy gets its own)."""
+    key = module.__dict__.get("leaf")
+    if key is None or _leaves.get(key) is not module:
+        key = f"{type(module).__name__}:{next(_numbers)}"
+        module.__dict__["leaf"] = key
+        _leaves[key] = module
     return key
 
 
 def leaf_module(key: str) -> nn.Module:
-    """The module filed under `key`."""
-    return _leaves[key]
+    """The module filed under `key`.
+
+    Raises:
+        KeyError: the module is gone; an exported or compiled program needs its model alive.
+    """
+    module = _leaves.get(key)
+    if module is None:
+        raise KeyError(
+            f"module {key!r} no longer exists; keep the model alive as long as its exported program"
+        )
+    return module
 
 
 @torch.library.custom_op("pj::leaf", mutates_args=())
 def _leaf_op(x: Tensor, T: int, key: str) -> Tensor:
-    module: Any = _leaves[key]
+    module: Any = leaf_module(key)
     return module.run(x, T).spikes.clone()
 
 
 @_leaf_op.register_fake
 def _(x: Tensor, T: int, key: str) -> Tensor:
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("pj::leaf_backward", mutates_args=())
+def _leaf_backward_op(g: Tensor, x: Tensor, T: int, key: str) -> Tensor:
+    module: Any = leaf_module(key)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        spikes = module.run(x, T).spikes
+    return torch.autograd.grad(spikes, x, g)[0].clone()
+
+
+@_leaf_backward_op.register_fake
+def _(g: Tensor, x: Tensor, T: int, key: str) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _leaf_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    x, ctx.T, ctx.key = inputs
+    ctx.save_for_backward(x)
+
+
+def _leaf_backward(ctx: Any, g: Tensor) -> Any:
+    return _leaf_backward_op(g, ctx.saved_tensors[0], ctx.T, ctx.key), None, None
+
+
+_leaf_op.register_autograd(_leaf_backward, setup_context=_leaf_setup)

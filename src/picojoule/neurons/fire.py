@@ -42,7 +42,11 @@ class FireRule:
         """n for membranes h, the same shape and dtype."""
         if self.kind.name == "integer":
             c = h.clamp(0, self.kind.levels)
-            return c.round() if self.rounding == "half_even" else (c + 0.5).floor()
+            if self.rounding == "half_even":
+                return c.round()
+            whole = c.floor()
+            # floor(c + 1/2) would round c + 1/2 first and fire just below a half.
+            return whole + (c - whole >= 0.5).to(h.dtype)
         up = h > self.v_th if self.strict else h >= self.v_th
         if self.kind.name == "ternary":
             down = h < -self.v_th if self.strict else h <= -self.v_th

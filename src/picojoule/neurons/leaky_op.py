@@ -1,0 +1,102 @@
+"""`pj::leaky`: the linear-charge core as a registered operator, used under torch.compile only.
+
+A registered operator costs two to three times more a call than an autograd function, but survives tracing as
+one node. It finds the neuron's firing rule through the key of the module; constants that train travel as
+tensors, in the order decay, gain, bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from picojoule.neurons.base import Fired, Membrane, leaf_module, start
+from picojoule.neurons.leaky_kernel import LeakyParams, backward_kernel, constant_grads, forward_kernel
+
+
+def _params(key: str, learned: list[Tensor]) -> LeakyParams:
+    neuron: Any = leaf_module(key)
+    with torch.no_grad():
+        p: LeakyParams = neuron.params()
+    names = [n for n in ("decay", "gain", "bias") if isinstance(getattr(p, n), Tensor)]
+    return replace(p, **dict(zip(names, learned)))
+
+
+@torch.library.custom_op("pj::leaky", mutates_args=())
+def leaky_op(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes [T*B, ...], membrane after the last step [B, ...] and membranes before firing [T*B, ...]."""
+    p = _params(key, learned)
+    n, v, h = forward_kernel(x, v0, p, T)
+    s = n if p.out_scale == 1 else n * p.out_scale
+    return s.reshape(x.shape), v, h.reshape(x.shape).clone()  # an output may not be a view of an input
+
+
+@leaky_op.register_fake
+def _(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> tuple[Tensor, Tensor, Tensor]:
+    rows = x.new_empty(x.shape)
+    return rows, x.new_empty((x.shape[0] // T, *x.shape[1:])), torch.empty_like(rows)
+
+
+@torch.library.custom_op("pj::leaky_backward", mutates_args=())
+def leaky_backward_op(
+    x: Tensor,
+    v0: Tensor,
+    h: Tensor,
+    learned: list[Tensor],
+    gs: Tensor,
+    gv: Tensor,
+    gh: Tensor,
+    T: int,
+    key: str,
+) -> list[Tensor]:
+    """Gradients of x, v0 and the learned constants."""
+    flags = [c.detach().requires_grad_() for c in learned]
+    p = _params(key, flags)
+    steps = h.reshape(T, h.shape[0] // T, *h.shape[1:])
+    n = p.rule.fire(steps)
+    dh, dv = backward_kernel(steps, n, p, gs, gv, gh)
+    with torch.no_grad():
+        constants = [g for g in constant_grads(x, v0, steps, n, dh, p) if g is not None]
+        dx = dh * p.gain
+    return [dx.reshape(x.shape), dv.clone(), *constants]
+
+
+@leaky_backward_op.register_fake
+def _(
+    x: Tensor,
+    v0: Tensor,
+    h: Tensor,
+    learned: list[Tensor],
+    gs: Tensor,
+    gv: Tensor,
+    gh: Tensor,
+    T: int,
+    key: str,
+) -> list[Tensor]:
+    return [x.new_empty(x.shape), v0.new_empty(v0.shape), *(c.new_empty(c.shape) for c in learned)]
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    x, v0, learned, ctx.T, ctx.key = inputs
+    ctx.count = len(learned)
+    ctx.save_for_backward(x, v0, output[2], *learned)
+
+
+def _backward(ctx: Any, gs: Tensor, gv: Tensor, gh: Tensor) -> Any:
+    x, v0, h, *learned = ctx.saved_tensors
+    dx, dv, *constants = leaky_backward_op(x, v0, h, learned, gs, gv, gh, ctx.T, ctx.key)
+    return dx, dv, constants, None, None
+
+
+leaky_op.register_autograd(_backward, setup_context=_setup)
+
+
+def leaky_compiled(
+    x: Tensor, T: int, state: Membrane | None, p: LeakyParams, key: str, want_h: bool = False
+) -> Fired:
+    """Same result as `leaky`, through the operator."""
+    spikes, v, h = leaky_op(x, start(x, T, state, p.v_init), p.learned, T, key)
+    return Fired(spikes, Membrane(v), h if want_h else None)
