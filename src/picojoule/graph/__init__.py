@@ -12,9 +12,10 @@ _NAMES = {
     "Grid": ("grid", "Grid"),
     "PackResult": ("packing", "PackResult"),
     "SnappedModel": ("snapped", "SnappedModel"),
-    "capture": ("capture", "capture"),
+    "capture": ("capturing", "capture"),
     "compare": ("packing", "compare"),
-    "execute": ("execute", "execute"),
+    "check_kinds": ("checking", "check_kinds"),
+    "execute": ("executor", "execute"),
     "pack": ("packing", "pack"),
     "snap": ("fold", "snap"),
 }
