@@ -28,7 +28,8 @@ def check_unit(x: Tensor, what: str) -> Tensor:
         raise NonFiniteError(f"{what}: the values hold NaN; look at the scaling of the data")
     if low < 0.0 or high > 1.0:
         raise KindError(
-            f"{what} encodes values in [0, 1], got {low:g} .. {high:g}; scale by statistics of the training split"
+            f"{what} encodes values in [0, 1], got {low:g} .. {high:g}; "
+            "scale by statistics of the training split"
         )
     return x
 

@@ -17,7 +17,7 @@ from picojoule.core.kinds import Kind, binary, integer
 
 
 class DeltaState(NamedTuple):
-    """Reference of send-on-delta: first sample `x0` and number of thresholds `k` since then, both [B, ...]."""
+    """Reference of send-on-delta: first sample `x0` and thresholds `k` since then, both [B, ...]."""
 
     x0: Tensor
     k: Tensor
@@ -74,7 +74,7 @@ def delta(
 
 
 def decode_delta(spikes: Tensor, th: float, x0: Tensor | float) -> Tensor:
-    """The reference after every sample [B, T, ...] from counts [T, B, 2, ...] and the first sample [B, ...]."""
+    """The reference after every sample [B, T, ...], from counts [T, B, 2, ...] and the first sample."""
     signed = (spikes[:, :, 1] - spikes[:, :, 0]).to(torch.float64)
     start = x0.to(torch.float64) if isinstance(x0, Tensor) else x0
     return (start + th * signed.cumsum(0)).transpose(0, 1).to(spikes.dtype)

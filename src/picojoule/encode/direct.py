@@ -29,10 +29,11 @@ class Direct(nn.Module):
     """The value at every step, through an optional first layer: [B, ...] -> rows [T*B, ...].
 
         cached:    repeat(first(x), T)        first layer computed once
-        uncached:  first(repeat(x, T))        first layer computed T times, the same result
+        uncached:  first(x) at every step     first layer computed T times
 
-    The two agree while `first` treats every row alike. A BatchNorm in training mode sees T copies of each row
-    uncached: the same mean and (biased) variance, another unbiased variance in its running statistics.
+    The two are equal bit for bit, because every step computes the same batch. (One call on the T*B repeated rows
+    may differ in the last bit: kernels are chosen by batch size.) A BatchNorm in training mode moves its running
+    statistics once a call when cached, T times when not.
 
     Args:
         T: steps.
@@ -60,7 +61,7 @@ class Direct(nn.Module):
         if self.first is None:
             return timeline.repeat(x, T)
         if not self.cached:
-            return self.first(timeline.repeat(x, T))
+            return torch.cat([self.first(x) for _ in range(T)])
         y = self.first(x)
         if y.shape[:1] != x.shape[:1]:
             raise ShapeError(f"the first layer turned {x.shape[0]} rows into {y.shape[0]}; it must keep them")
