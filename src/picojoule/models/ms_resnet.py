@@ -125,9 +125,9 @@ def ms_resnet_28(**overrides: Any) -> nn.Module:
 
 @register_model(family="ms_resnet", image=(3, 32, 32))
 def ms_resnet_32(**overrides: Any) -> nn.Module:
-    """For 32x32 colour images on few cores: stem 32 to 16x16, stages 64, 128, 256, counts 0..4, T=1."""
+    """For 32x32 colour images on few cores: stem 32 to 16x16, stages 64, 96, 192, counts 0..4, T=1."""
     options: dict[str, Any] = {"num_classes": 10, "T": 1, "neuron": SFA, "norm_slope": 1.0}
-    stages = ((64, 1, 1), (128, 1, 2), (256, 1, 2))
+    stages = ((64, 1, 2), (96, 1, 1), (192, 1, 2))
     return build(MSResNet, overrides, stem=(32, 3, 2), stages=stages, **options)
 
 

@@ -189,15 +189,15 @@ def sdt_v1_digits(**overrides: Any) -> nn.Module:
 
 @register_model(family="sdt_v1", image=(1, 28, 28))
 def sdt_v1_28(**overrides: Any) -> nn.Module:
-    """For 28x28 grey images on few cores: one block of 96 on 7x7 tokens, T=4."""
+    """For 28x28 grey images on few cores: one block of 64 on 7x7 tokens, T=4."""
     options: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "pools": "1100", "mlp_ratio": 2}
-    return build(SDTv1, overrides, dim=96, depth=1, **options)
+    return build(SDTv1, overrides, dim=64, depth=1, **options)
 
 
 @register_model(family="sdt_v1", image=(3, 32, 32))
 def sdt_v1_32(**overrides: Any) -> nn.Module:
-    """For 32x32 colour images on few cores: two blocks of 128 on 8x8 tokens, T=4."""
-    return build(SDTv1, overrides, num_classes=10, dim=128, depth=2, pools="1100", mlp_ratio=2)
+    """For 32x32 colour images on few cores: two blocks of 64 on 8x8 tokens, T=4."""
+    return build(SDTv1, overrides, num_classes=10, dim=64, depth=2, pools="1100", mlp_ratio=2)
 
 
 @register_model(family="sdt_v1", tiny=True, image=(1, 8, 8))

@@ -192,15 +192,15 @@ def sdt_v3_digits(**overrides: Any) -> nn.Module:
 
 @register_model(family="sdt_v3", image=(1, 28, 28))
 def sdt_v3_28(**overrides: Any) -> nn.Module:
-    """For 28x28 grey images on few cores: stem to 14x14, stages 16 and 32, two blocks of 64 on 7x7 tokens."""
+    """For 28x28 grey images: stem to 14x14, one ConvBlock of 32 and two blocks of 48 on 7x7 tokens."""
     options: dict[str, Any] = {"in_channels": 1, "sep_kernel": 5, "heads": 4}
-    return _small(overrides, ((24, 1, 3, 2),), ((64, 2, 3, 2),), **options)
+    return _small(overrides, ((16, 0, 3, 2), (32, 1, 3, 2)), ((48, 2, 3, 1),), **options)
 
 
 @register_model(family="sdt_v3", image=(3, 32, 32))
 def sdt_v3_32(**overrides: Any) -> nn.Module:
-    """For 32x32 colour images on few cores: stages 32 and 64, two blocks of 96 on 8x8 tokens."""
-    return _small(overrides, ((32, 1, 3, 2),), ((96, 2, 3, 2),), sep_kernel=5)
+    """For 32x32 colour images: stem to 16x16, one ConvBlock of 48 and two blocks of 64 on 8x8 tokens."""
+    return _small(overrides, ((24, 0, 3, 2), (48, 1, 3, 2)), ((64, 2, 3, 1),), sep_kernel=5)
 
 
 @register_model(family="sdt_v3", tiny=True, image=(1, 8, 8))

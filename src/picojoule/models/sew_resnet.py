@@ -131,14 +131,14 @@ def sew_resnet_digits(**overrides: Any) -> nn.Module:
 
 @register_model(family="sew_resnet", image=(1, 28, 28))
 def sew_resnet_28(**overrides: Any) -> nn.Module:
-    """For 28x28 grey images on few cores: stem 32 to 14x14, stages 64 and 128, T=4."""
-    return _small(overrides, (32, 3, 2), ((64, 1, 2), (128, 1, 2)), in_channels=1)
+    """For 28x28 grey images on few cores: stem 24 to 14x14, stages 48 and 96, T=4."""
+    return _small(overrides, (24, 3, 2), ((48, 1, 2), (96, 1, 2)), in_channels=1)
 
 
 @register_model(family="sew_resnet", image=(3, 32, 32))
 def sew_resnet_32(**overrides: Any) -> nn.Module:
-    """For 32x32 colour images on few cores: stem 32 to 16x16, stages 64, 128 and 256, T=4."""
-    return _small(overrides, (32, 3, 2), ((64, 1, 1), (128, 1, 2), (256, 1, 2)))
+    """For 32x32 colour images on few cores: stem 32 to 16x16, stages 64 and 128, T=4."""
+    return _small(overrides, (32, 3, 2), ((64, 1, 2), (128, 1, 2)))
 
 
 @register_model(family="sew_resnet", tiny=True, image=(1, 8, 8))
