@@ -12,6 +12,7 @@ import pytest
 from picojoule.core.errors import DataError, ShapeError
 from picojoule.data import events as ev
 from picojoule.data.event_files import read_events
+from picojoule.data.event_frames import EventFrames
 
 DEV = os.environ.get("PICOJOULE_DATA")
 needs_dev = pytest.mark.skipif(not DEV, reason="PICOJOULE_DATA is not set: the development data are absent")
@@ -354,3 +355,35 @@ def test_data_that_begin_with_the_header_mark(tmp_path):
     path = tmp_path / "a.raw"
     path.write_bytes(b"% evt 2.0\n" + struct.pack("<2I", *words) + struct.pack("<I", 0 << 28 | 0x0A))
     assert _rows(read_events(path)).tolist() == [[0x25 * 64, 2, 3, 1], [0x25 * 64, 0, 10, 0]]
+
+
+def test_event_frames_without_augmentation_are_the_frames():
+    events = _some()
+    plain = EventFrames(3, SIZE, by="count")(events, np.random.default_rng(0))
+    assert np.array_equal(plain, ev.frames(events, 3, SIZE, by="count"))
+
+
+@pytest.mark.parametrize(
+    ("option", "changes_sum"),
+    [
+        ({"drop": 0.3}, True),
+        ({"jitter_us": 500.0}, False),
+        ({"noise_hz": 500.0}, True),
+        ({"flip": True}, False),
+        ({"flip_polarity": True}, False),
+        ({"crop": (4, 5)}, True),
+    ],
+)
+def test_each_augmentation_of_event_frames_acts_and_is_seeded(option, changes_sum):
+    events, prepare = _some(), EventFrames(3, SIZE, **option)
+    made = [prepare(events, np.random.default_rng(seed)) for seed in (0, 0, 1, 2, 3)]
+    assert np.array_equal(made[0], made[1])
+    assert any(not np.array_equal(made[0], other) for other in made[2:])
+    assert made[0].shape == (3, 2, *option.get("crop", SIZE))
+    assert (any(m.sum() != len(events) for m in made)) == changes_sum
+
+
+@pytest.mark.parametrize("option", [{"steps": 0}, {"by": "events"}, {"drop": 1.0}, {"noise_hz": -1.0}])
+def test_wrong_event_frames(option):
+    with pytest.raises((DataError, ShapeError)):
+        EventFrames(**{"steps": 3, "size": SIZE, **option})

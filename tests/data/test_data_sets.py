@@ -57,6 +57,12 @@ def test_digits_have_the_published_counts_and_a_stratified_validation_split():
     assert np.array_equal(digits.val.x, digits.trainval.x[digits.val.index])
 
 
+def test_the_validation_split_of_digits_is_pinned():
+    val = data.load("digits").val.index
+    assert (len(val), val[:5].tolist(), int(val.sum())) == PINNED_VAL
+    assert np.array_equal(data.load("digits-fold3").test.x, data.digits_fold(3).test.x)
+
+
 def test_five_digit_folds_pool_to_all_digits_once():
     pooled = np.concatenate([data.digits_fold(k).test.x for k in range(5)])
     whole = np.concatenate([data.digits_fold(0).trainval.x, data.digits_fold(0).test.x])
@@ -80,6 +86,7 @@ def test_splits_do_not_depend_on_numpy_generators():
     )
 
 
+PINNED_VAL = (143, [1, 4, 13, 44, 51], 97536)
 GOLDEN_PERMUTATION = [3, 7, 1, 0, 5, 4, 6, 2]
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from picojoule.core.registry import Registry
 from picojoule.data.cifar import CIFAR10, CIFAR100, load_cifar
-from picojoule.data.digits import digits_fold
+from picojoule.data.digits import FOLDS, digits_fold
+from picojoule.data.event_frames import EventFrames
 from picojoule.data.fsdd import load_fsdd
 from picojoule.data.idx import FASHION, MNIST, load_idx
 from picojoule.data.nmnist import load_nmnist
@@ -30,6 +31,16 @@ SETS: Registry[Callable[..., AnySet]] = Registry("data set")
 @SETS.register("digits")
 def _digits(root: str | os.PathLike[str] | None, download: bool) -> ImageSet:
     return digits_fold(0)  # inside a package: there is nothing to look for or to fetch
+
+
+def _register_fold(k: int) -> None:
+    @SETS.register(f"digits-fold{k}")
+    def _fold(root: str | os.PathLike[str] | None, download: bool) -> ImageSet:
+        return digits_fold(k)
+
+
+for _k in range(FOLDS):
+    _register_fold(_k)
 
 
 @SETS.register("mnist")
@@ -97,6 +108,7 @@ _LAZY = {"loader": "batches", "Loader": "batches"}
 __all__ = [
     "AnySet",
     "AudioSet",
+    "EventFrames",
     "EventSet",
     "ImageSet",
     "Loader",
