@@ -7,8 +7,9 @@ The public border is batch-first: `[B, ...]` static input or `[B, T, ...]` seque
 from __future__ import annotations
 
 import contextvars
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -55,7 +56,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("pj::readout", mutates_args=())
 def _readout_op(x: Tensor, T: int, mode: str) -> Tensor:
-    return _readout_eager(x, T, mode).clone()
+    return _readout_eager(x, T, mode).clone(memory_format=torch.contiguous_format)
 
 
 @_readout_op.register_fake
@@ -130,8 +131,8 @@ _current: contextvars.ContextVar[Stream | None] = contextvars.ContextVar("picojo
 
 
 def current_stream() -> Stream | None:
-    """The stream that is running the model now, or None."""
-    return _current.get()
+    """The stream that is running the model now, or None. Compiled code has none: streams run eagerly."""
+    return None if torch.compiler.is_compiling() else _current.get()
 
 
 @runtime_checkable
@@ -164,7 +165,8 @@ class Stream:
         for path, module in model.named_modules():
             if getattr(module, "causal", True) is False:
                 raise CausalityError(
-                    f"module {path or type(module).__name__!r} ({type(module).__name__}) looks at future steps "
+                    f"module {path or type(module).__name__!r} ({type(module).__name__}) looks at "
+                    "future steps "
                     "and cannot be streamed; use a causal one (masked or sliding PSN, a causal mix) instead"
                 )
 
@@ -182,7 +184,8 @@ class Stream:
         self._calls = {}
         token = _current.set(self)
         try:
-            out = self.model(*chunk, **kwargs)
+            with _eagerly():
+                out = self.model(*chunk, **kwargs)
         finally:
             _current.reset(token)
         self.step += T
@@ -216,6 +219,11 @@ class Stream:
         """Forget everything: the next chunk starts a new sequence."""
         self._state.clear()
         self.step = 0
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Compiled modules run uncompiled inside a stream: their graphs know nothing of its state."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _detached(state: Any) -> Any:
@@ -275,7 +283,8 @@ class Entry(nn.Module):
             return repeat(x, steps)
         if x.dim() < 2 or x.shape[1] != steps:
             raise ShapeError(
-                f"the data has T={x.shape[1] if x.dim() > 1 else None} steps (shape {tuple(x.shape)}), the model "
+                f"the data has T={x.shape[1] if x.dim() > 1 else None} steps (shape "
+                f"{tuple(x.shape)}), the model "
                 f"was built for T={steps}; pass [B, {steps}, ...] or call set_steps(model, T)"
             )
         return fold(x)
@@ -333,7 +342,8 @@ def set_steps(model: nn.Module, T: int) -> nn.Module:
     for path, module in model.named_modules():
         if getattr(module, "fixed_steps", False) and getattr(module, "T", T) != T:
             raise ShapeError(
-                f"module {path!r} ({type(module).__name__}) holds parameters shaped by T={module.T}; build the "
+                f"module {path!r} ({type(module).__name__}) holds parameters shaped by T={module.T}; "
+                "build the "
                 f"model anew with T={T}"
             )
         if isinstance(module, Stepped) and isinstance(getattr(module, "T", None), int):

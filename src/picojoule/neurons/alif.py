@@ -5,7 +5,8 @@
 
 Source: Long short-term memory and learning-to-learn in networks of spiking neurons, arXiv:1803.09574;
 reset by the threshold that was crossed as in Effective and Efficient Computation with Multiple-timescale
-Spiking Recurrent Neural Networks, arXiv:2005.11633. Written from the equations, without a reference implementation.
+Spiking Recurrent Neural Networks, arXiv:2005.11633. Written from the equations, without a reference
+implementation.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Neuron(nn.Module):
                 f"{module_path(self)}: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows "
                 "are [T*B, ...]: use timeline.repeat or timeline.fold at the entry, or set_steps(model, T)"
             )
-        if torch.is_anomaly_enabled() and not torch.isfinite(x).all():
+        if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and not torch.isfinite(x).all():
             raise NonFiniteError(
                 f"{module_path(self)}: the input current holds NaN or infinity; look at the layer before it "
                 "(learning rate, BatchNorm of an empty batch, mixed precision)"
@@ -211,27 +211,17 @@ def _(x: Tensor, T: int, key: str) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("pj::leaf_backward", mutates_args=())
-def _leaf_backward_op(g: Tensor, x: Tensor, T: int, key: str) -> Tensor:
-    module: Any = leaf_module(key)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        spikes = module.run(x, T).spikes
-    return torch.autograd.grad(spikes, x, g)[0].clone()
-
-
-@_leaf_backward_op.register_fake
-def _(g: Tensor, x: Tensor, T: int, key: str) -> Tensor:
-    return x.new_empty(x.shape)
-
-
 def _leaf_setup(ctx: Any, inputs: Any, output: Any) -> None:
     x, ctx.T, ctx.key = inputs
     ctx.save_for_backward(x)
 
 
 def _leaf_backward(ctx: Any, g: Tensor) -> Any:
-    return _leaf_backward_op(g, ctx.saved_tensors[0], ctx.T, ctx.key), None, None
+    module: Any = leaf_module(ctx.key)
+    with torch.enable_grad():  # recomputed here: inside an operator autograd is switched off
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        spikes = module.run(x, ctx.T).spikes
+    return torch.autograd.grad(spikes, x, g)[0], None, None
 
 
 _leaf_op.register_autograd(_leaf_backward, setup_context=_leaf_setup)

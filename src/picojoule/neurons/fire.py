@@ -132,6 +132,24 @@ def fired(h: Tensor, n: Tensor, rule: FireRule) -> Tensor:
     return n if rule.kind.name == "binary" else _Fired.apply(h, n.detach(), rule)  # type: ignore[no-any-return]
 
 
+def step_value(z: Tensor, surrogate: sg.Surrogate, strict: bool) -> Tensor:
+    """[z >= 0] (> when strict) in the dtype of z."""
+    return (z > 0 if strict else z >= 0).to(z.dtype)
+
+
+class _Heaviside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, surrogate: sg.Surrogate, strict: bool) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.surrogate = surrogate
+        return step_value(z, surrogate, strict)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (z,) = ctx.saved_tensors
+        return grads[0] * ctx.surrogate.grad(z), None, None
+
+
 def heaviside(z: Tensor, surrogate: sg.Surrogate, strict: bool = False) -> Tensor:
     """[z >= 0] (> when strict) whose derivative is g'(z): firing for equations with a moving threshold."""
-    return fire(z, FireRule(v_th=0.0, strict=strict, surrogate=surrogate))
+    return _Heaviside.apply(z, surrogate, strict)  # type: ignore[no-any-return]
