@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 
 import pytest
 import torch
@@ -17,35 +16,6 @@ from picojoule.models import create_model, list_models, model_info
 TINY = list_models(tiny=True)
 
 
-def example(name: str, batch: int = 3, seed: int = 0) -> torch.Tensor:
-    """Noisy class patterns of the size that the model is meant for; sample i is of class i % 10."""
-    size = model_info(name)["image"]
-    patterns = torch.randn(10, *size, generator=torch.Generator().manual_seed(1))
-    noise = torch.randn(batch, *size, generator=torch.Generator().manual_seed(seed))
-    return patterns[torch.arange(batch) % 10] + 0.5 * noise
-
-
-@functools.cache
-def trained(name: str) -> dict[str, torch.Tensor]:
-    """State of the model after a few training steps, so that spikes pass through every layer."""
-    torch.manual_seed(0)
-    model = create_model(name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for seed in range(40):
-        loss = torch.nn.functional.cross_entropy(model(example(name, 20, seed)), torch.arange(20) % 10)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.state_dict()
-
-
-def build(name: str, **overrides):
-    """The model in its trained state, other settings as given."""
-    model = create_model(name, **overrides)
-    model.load_state_dict(trained(name))
-    return model
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_each_family_has_one_small_entry(name: str) -> None:
     model = create_model(name)
@@ -55,7 +25,7 @@ def test_each_family_has_one_small_entry(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_forward_and_backward(name: str) -> None:
+def test_forward_and_backward(name: str, build, example) -> None:
     model = build(name)
     logits = model(example(name, 4))
     assert logits.shape == (4, 10)
@@ -69,14 +39,14 @@ def test_forward_and_backward(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_spikes_reach_the_logits(name: str) -> None:
+def test_spikes_reach_the_logits(name: str, build, example) -> None:
     model = build(name).eval()
     logits = model(example(name, 6))
     assert logits.std(0).max() > 1e-2, "all images get the same logits: no spikes arrive"
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_samples_do_not_touch_each_other(name: str) -> None:
+def test_samples_do_not_touch_each_other(name: str, build, example) -> None:
     model = build(name).double().eval()
     x = example(name, 4).double()
     y = x.clone()
@@ -89,7 +59,7 @@ def test_samples_do_not_touch_each_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_stream_in_chunks_equals_the_whole(name: str) -> None:
+def test_stream_in_chunks_equals_the_whole(name: str, build, example) -> None:
     model = timeline.set_steps(build(name), 5).double().eval()
     x = example(name, 2).double()
     whole = model(x)
@@ -100,7 +70,7 @@ def test_stream_in_chunks_equals_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_set_steps_equals_a_model_built_so(name: str) -> None:
+def test_set_steps_equals_a_model_built_so(name: str, build, example) -> None:
     first, second = build(name).eval(), build(name, T=3).eval()
     second.load_state_dict(first.state_dict())
     x = example(name, 2)
@@ -108,7 +78,7 @@ def test_set_steps_equals_a_model_built_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_state_dict_round_trip(name: str, tmp_path) -> None:
+def test_state_dict_round_trip(name: str, tmp_path, build, example) -> None:
     model = build(name).eval()
     torch.save(model.state_dict(), tmp_path / "m.pt")
     torch.manual_seed(99)
@@ -119,7 +89,7 @@ def test_state_dict_round_trip(name: str, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_batchnorm_folds_into_the_convolution_before_it(name: str) -> None:
+def test_batchnorm_folds_into_the_convolution_before_it(name: str, build, example) -> None:
     model = build(name).double().eval()
     folded = copy.deepcopy(model)
     pairs = [m for m in folded.modules() if hasattr(m, "conv") and hasattr(m, "norm")]
@@ -133,7 +103,7 @@ def test_batchnorm_folds_into_the_convolution_before_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_frames_and_steps(name: str) -> None:
+def test_frames_and_steps(name: str, build, example) -> None:
     model = build(name).eval()
     frames = create_model(name, T=3, mode="frames", readout="steps").eval()
     frames.load_state_dict(model.state_dict())
