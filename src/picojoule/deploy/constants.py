@@ -65,8 +65,8 @@ def stored(graph: n.Graph) -> dict[str, Stored]:
                 other = out.get(key)
                 if other and (other.array is not found.array or other[1:3] != found[1:3]):
                     raise PackError(
-                        f"constant {key!r} is read as {other.bits}-bit {other.code} and, by {node.name!r}, as "
-                        f"{found.bits}-bit {found.code}; give each its own name"
+                        f"constant {key!r} is read as {other.bits}-bit {other.code} and, by {node.name!r}, "
+                        f"as {found.bits}-bit {found.code}; give each its own name"
                     )
                 out.setdefault(key, found)
     return out

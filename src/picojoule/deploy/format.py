@@ -117,8 +117,8 @@ def read_header(raw: bytes, size: int) -> list[Entry]:
         expected = math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
         if entry.end - at != expected:
             raise FormatError(
-                f"tensor {name!r}, field 'data_offsets': {entry.dtype} {list(entry.shape)} takes {expected} bytes, "
-                f"got {entry.end - at}"
+                f"tensor {name!r}, field 'data_offsets': {entry.dtype} {list(entry.shape)} takes {expected} "
+                f"bytes, got {entry.end - at}"
             )
         at = entry.end
         if at > room:
@@ -138,8 +138,8 @@ def _check_metadata(found: Any) -> None:
         )
     if found.get("version") != VERSION:
         raise FormatError(
-            f"field '__metadata__.version': this reader knows version {VERSION}, got {found.get('version')!r}; "
-            "use the picojoule that wrote the file"
+            f"field '__metadata__.version': this reader knows version {VERSION}, got "
+            f"{found.get('version')!r}; use the picojoule that wrote the file"
         )
     if set(found) != set(METADATA):
         raise FormatError(f"field '__metadata__': unknown keys {sorted(set(found) - set(METADATA))}")
@@ -174,8 +174,8 @@ def split(raw: bytes) -> dict[str, Array]:
     length = int.from_bytes(raw[:8], "little")
     if length % 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
         raise FormatError(
-            f"field 'header length': must be a multiple of 8, at most {MAX_HEADER} and inside the file of {size} bytes, "
-            f"got {length}"
+            f"field 'header length': must be a multiple of 8, at most {MAX_HEADER} and inside the file of "
+            f"{size} bytes, got {length}"
         )
     out: dict[str, Array] = {}
     for entry in read_header(raw[8 : 8 + length], size):

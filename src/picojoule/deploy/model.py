@@ -200,8 +200,8 @@ def _validate_one(node: n.Input, value: Any, chunk: bool) -> Array:
         low, high = array.min(), array.max()
         if low < edge.kind.low or high > edge.kind.high or (array.dtype.kind == "f" and (array % 1).any()):
             raise KindError(
-                f"input {node.name!r} takes {edge.kind} spikes {edge.kind.low}..{edge.kind.high}, got values in "
-                f"{low}..{high}"
+                f"input {node.name!r} takes {edge.kind} spikes {edge.kind.low}..{edge.kind.high}, got values "
+                f"in {low}..{high}"
             )
     return array
 

@@ -160,7 +160,8 @@ class _Builder:
             for field, name in n.tensor_fields(node).items():
                 if prefix + name not in self.constants:
                     raise FormatError(
-                        f"node {node.name!r}, field {field!r}: names the constant {prefix + name!r}, which does not exist"
+                        f"node {node.name!r}, field {field!r}: names the constant {prefix + name!r}, "
+                        "which does not exist"
                     )
                 tensors[name] = self.constants[prefix + name]
         try:
@@ -181,8 +182,8 @@ def _limit(graph: n.Graph, size: int) -> None:
                 words += scope.tensors[node.weight].size * book.size // max(1, book.shape[0]) * book.itemsize  # type: ignore[attr-defined]
     if rows > ROWS * size + ROWS_FREE:
         raise FormatError(
-            f"field 'graph.nodes.shape': one sample takes {rows} elements, a file of {size} bytes may ask for "
-            f"{ROWS * size + ROWS_FREE}"
+            f"field 'graph.nodes.shape': one sample takes {rows} elements, a file of {size} bytes may ask "
+            f"for {ROWS * size + ROWS_FREE}"
         )
     if words > UNPACK * size + UNPACK_FREE:
         raise FormatError(f"field 'coding.codebook': code words expand to more than {UNPACK} times the file")
@@ -203,6 +204,6 @@ def _canonical(graph: n.Graph, tensors: dict[str, Array], codes: dict[str, Any])
         wanted = (constant.code if constant.packed else None, constant.bits)
         if found != wanted:
             raise FormatError(
-                f"tensor 'const.{name}': {constant.role} must be stored as {constant.bits}-bit {constant.code}, got "
-                f"{found[1]}-bit {found[0] or 'plain'}"
+                f"tensor 'const.{name}': {constant.role} must be stored as {constant.bits}-bit "
+                f"{constant.code}, got {found[1]}-bit {found[0] or 'plain'}"
             )

@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-
 from picojoule.core.errors import PackError, PicojouleError
 from picojoule.graph import nodes as n
 from picojoule.graph.intervals import BOUNDS, Interval, TooWide, of_input, of_kind, span, too_wide
 from picojoule.graph.membranes import neuron
-from picojoule.graph.shapes import MAX_EXTENT, MAX_RANK, MAX_STEPS, RULES, fail, infer
+from picojoule.graph.moves import MAX_EXTENT, MAX_RANK, MAX_STEPS, fail
+from picojoule.graph.shapes import RULES, infer
 
 SCAN_STEPS = 64  # steps of a recurrent cell that are followed exactly before its declared states are used
 
@@ -170,7 +170,7 @@ def _scan(node: n.Scan, x: Interval) -> Interval:
     """Bounds of a recurrent cell: follow the states until they settle, else use their declared kinds."""
     states = {i.name: i.edge for i in node.body.inputs if i.name != "x"}
     exits = {out.key: out.name for out in node.body.outputs}
-    reach = {name: (0, 0) for name in states}
+    reach = dict.fromkeys(states, (0, 0))
     y: tuple[int, int] | None = None
     for step in range(node.edge.steps):
         settled = dict(reach)

@@ -15,7 +15,7 @@ import numpy as np
 
 from picojoule.core.kinds import Kind
 from picojoule.graph import nodes as n
-from picojoule.graph.shapes import MAX_VALUE, axis_of, fail, moved
+from picojoule.graph.moves import MAX_VALUE, axis_of, fail, moved
 
 Array = np.ndarray
 FULL = 1 << 16  # axes up to this extent may keep separate bounds
@@ -94,7 +94,7 @@ def scale(x: Interval, gain: Array) -> Interval:
 def rshift(x: Array, shift: int, rounding: str) -> Array:
     """floor(x / 2^shift), or with "half_up" floor(x / 2^shift + 1/2)."""
     if shift and rounding == "half_up":
-        x = plus(x, np.int64([1 << (shift - 1)]))
+        x = plus(x, np.array([1 << (shift - 1)]))
     return x >> shift
 
 
@@ -152,7 +152,7 @@ def _add(graph: n.Graph, node: n.Add, xs: Sequence[Interval], edges: Sequence[n.
     low = high = np.zeros((1,) * rank, np.int64)
     for i, x in enumerate(xs):
         sign = (node.signs[i] if node.signs else 1) << (node.shifts[i] if node.shifts else 0)
-        part = scale(_lift(x, rank), np.int64([sign]))
+        part = scale(_lift(x, rank), np.array([sign]))
         low, high = plus(low, part.low), plus(high, part.high)
     return Interval(low, high)
 
@@ -228,7 +228,7 @@ def _mean(graph: n.Graph, node: n.Mean, xs: Sequence[Interval], edges: Sequence[
 def _concat(graph: n.Graph, node: n.Concat, xs: Sequence[Interval], edges: Sequence[n.Edge]) -> Interval:
     rank = len(node.edge.shape)
     axis = axis_of(node, node.axis, rank)
-    parts = [scale(x, np.int64([1 << s])) for x, s in zip(xs, node.shifts or (0,) * len(xs))]
+    parts = [scale(x, np.array([1 << s])) for x, s in zip(xs, node.shifts or (0,) * len(xs))]
     ends = [along(part, axis) for part in parts]
     sizes = [edge.shape[axis] for edge in edges]
     if sum(sizes) > FULL:
@@ -281,7 +281,7 @@ def _move(
 def _readout(graph: n.Graph, node: n.Readout, xs: Sequence[Interval], edges: Sequence[n.Edge]) -> Interval:
     if node.mode != "sum":
         return xs[0]
-    return scale(xs[0], np.int64([edges[0].steps]))
+    return scale(xs[0], np.array([edges[0].steps]))
 
 
 def _timemix(graph: n.Graph, node: n.TimeMix, xs: Sequence[Interval], edges: Sequence[n.Edge]) -> Interval:

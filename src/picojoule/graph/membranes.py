@@ -18,7 +18,7 @@ from picojoule.graph.intervals import (
     spread,
     staircase,
 )
-from picojoule.graph.shapes import MAX_VALUE, axis_of
+from picojoule.graph.moves import MAX_VALUE, axis_of
 
 
 class Bounds(NamedTuple):
@@ -123,7 +123,7 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def neuron(graph: n.Graph, node: n.Neuron, x: Interval) -> Bounds:
-    """Bounds over all T steps: exact intervals while they change, at most 256 steps when constants are steady.
+    """Bounds over all T steps: exact intervals while they change, a sound leap after 256 steady steps.
 
     Raises:
         TooWide: the membrane may pass 62 bits.
@@ -142,7 +142,7 @@ def neuron(graph: n.Graph, node: n.Neuron, x: Interval) -> Bounds:
         ends = [min(ends[0], int(h[0].min()), int(low.min())), max(ends[1], int(h[1].max()), int(high.max()))]
         if node.values is not None:
             least, most = staircase(graph, node, int(low.min()), int(high.max()))
-            low, high = np.int64([least]), np.int64([most])
+            low, high = np.array([least]), np.array([most])
             ends = [min(ends[0], least), max(ends[1], most)]
         if (
             sweep.steady
@@ -154,9 +154,9 @@ def neuron(graph: n.Graph, node: n.Neuron, x: Interval) -> Bounds:
             ends = list(sweep.leap(*ends, steps - t - 1))
             levels = sweep.thresholds.shape[0]
             least = 0 if node.neg_threshold is None else -1
-            spikes = (np.int64([least]), np.int64([levels]))
+            spikes = (np.array([least]), np.array([levels]))
             break
     if spikes is None:
         raise TooWide
-    placed = (spread(np.asarray(end), sweep.axis, sweep.rank) for end in spikes)
-    return Bounds(Interval(*placed), ends[0], ends[1])
+    least, most = (spread(np.asarray(end), sweep.axis, sweep.rank) for end in spikes)
+    return Bounds(Interval(least, most), ends[0], ends[1])
