@@ -77,9 +77,9 @@ class TimeMixNeuron(Neuron):
         """The map over time as constants: matrix [T, T] and bias [T], float64; `lower()` fires on its
         output."""
         T = self.T if T is None else T
-        with torch.no_grad():
-            matrix, bias, _ = self.window(0, T)
-        return matrix.double().cpu().numpy(), bias.double().expand(T, 1).flatten().cpu().numpy()
+        matrix, bias, _ = self.window(0, T)
+        plain = [p.detach().double().cpu() for p in (matrix, bias)]
+        return plain[0].numpy(), plain[1].expand(T, 1).flatten().numpy()
 
     def lower(self) -> NeuronSpec:
         """The firing that follows `time_matrix`: threshold 0, no memory, no reset."""
