@@ -188,9 +188,9 @@ def spiking_vgg_32(**overrides: Any) -> nn.Module:
 
 @register_model(family="spiking_vgg", image=(2, 34, 34))
 def spiking_vgg_events(**overrides: Any) -> nn.Module:
-    """For event frames of 34x34 with two polarities: 32/2-64/2-128-P-128, LIF, T=10."""
+    """For event frames of 34x34 with two polarities: 24/2-48/2-64-P-96, LIF, T=10."""
     defaults: dict[str, Any] = {"in_channels": 2, "T": 10, "mode": "frames"}
-    return build(SpikingVGG, overrides, layout="32/2-64/2-128-P-128", **defaults)
+    return build(SpikingVGG, overrides, layout="24/2-48/2-64-P-96", **defaults)
 
 
 @register_model(family="spiking_vgg", tiny=True, image=(1, 8, 8))
