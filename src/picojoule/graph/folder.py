@@ -75,7 +75,7 @@ class Folder:
         op.inputs = tuple(sym.name for sym in inputs)
         op.shape, op.steps, op.source, op.path = tuple(shape), steps, node.source, node.module
         low, high = op.interval(*((sym.low, sym.high) for sym in inputs))
-                op.kind = kind if kind is not None and kind.is_spikes else None
+        op.kind = kind if kind is not None and kind.is_spikes else None
         found = Sym(op.name, fixed(8, 0), op.shape, steps, compress(scale), compress(offset), low, high)
         f = dyadic(found)
         op.frac = f if f is not None and f >= 0 else 0
