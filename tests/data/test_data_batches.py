@@ -11,6 +11,7 @@ import torch
 from picojoule import data
 from picojoule.core.errors import CheckpointError, ConfigError, MissingExtraError, ShapeError
 from picojoule.data import augment
+from picojoule.data.batches import _seed
 from picojoule.data.events import make_events
 from picojoule.data.sets import Recordings, Split
 
@@ -241,3 +242,10 @@ def test_standard_augmentation_runs_on_a_real_set():
     assert x.dtype == torch.float32
     assert x.shape == (32, 1, 8, 8)
     assert y.shape == (32, 10)
+
+
+def test_seeds_of_batches_do_not_collide():
+    seeds = {_seed(s, e, b) for s in range(10) for e in range(20) for b in range(50)}
+    seeds |= {_seed(s, e) for s in range(10) for e in range(20)}
+    assert len(seeds) == 10 * 20 * 50 + 10 * 20
+    assert all(0 <= s < 2**63 for s in seeds)

@@ -265,6 +265,36 @@ def test_a_damaged_download_leaves_nothing_behind(alone, server):
     assert list((alone / "fashion-mnist").iterdir()) == []
 
 
+def test_a_connection_that_breaks_off_is_a_data_error(alone):
+    class Cut(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"only this")
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cut) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        remote = places.Remote("a.gz", f"http://127.0.0.1:{web.server_address[1]}/a.gz", "0" * 64)
+        with pytest.raises(DataError, match=r"could not fetch|checksum mismatch"):
+            places.fetch(remote, alone)
+        web.shutdown()
+        thread.join()
+    assert not any(alone.iterdir())
+
+
+def test_a_download_shows_its_progress(alone, server, capfd):
+    folder, url = server
+    (folder / "a").write_bytes(b"x" * 3000)
+    remote = places.Remote("a", url + "a", hashlib.sha256(b"x" * 3000).hexdigest())
+    assert places.fetch(remote, alone, progress=True).read_bytes() == b"x" * 3000
+    assert "fetching a" in capfd.readouterr().err
+
+
 def test_a_dead_address_is_a_data_error(alone, tmp_path):
     remote = places.Remote("a.gz", (tmp_path / "none.gz").as_uri(), "0" * 64)
     with pytest.raises(DataError, match="could not fetch"):
@@ -410,6 +440,9 @@ def test_a_tampered_development_file_is_refused(tmp_path):
     (tmp_path / "img_mnist.npz").write_bytes(raw)
     with pytest.raises(DataError, match="checksum mismatch"):
         _ = data.load("mnist", root=tmp_path).train
+    (tmp_path / "img_cifar10_10k.npz").write_bytes(b"no archive at all")
+    with pytest.raises(DataError, match="checksum mismatch"):
+        data.load("cifar10-10k", root=tmp_path)
 
 
 # -- events and sound -----------------------------------------------------------------------------------

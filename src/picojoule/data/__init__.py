@@ -18,7 +18,7 @@ from picojoule.data.event_frames import EventFrames
 from picojoule.data.fsdd import load_fsdd
 from picojoule.data.idx import FASHION, MNIST, load_idx
 from picojoule.data.nmnist import load_nmnist
-from picojoule.data.sets import AudioSet, EventSet, ImageSet, Recordings, Split
+from picojoule.data.sets import AudioSet, EventSet, ImageSet, Parts, Recordings, Records, Split
 
 if TYPE_CHECKING:
     from picojoule.data import augment
@@ -112,7 +112,9 @@ __all__ = [
     "EventSet",
     "ImageSet",
     "Loader",
+    "Parts",
     "Recordings",
+    "Records",
     "SETS",
     "Split",
     "augment",

@@ -6,6 +6,7 @@ Order: an explicit `root`; `$PICOJOULE_DATA`; the system's copy; the user's cach
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import sys
@@ -126,7 +127,7 @@ def fetch(remote: Remote, folder: Path, *, progress: bool | None = None) -> Path
         verify(part, remote.sha256)
         shutil.move(part, target)
         part = None
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise DataError(
             f"could not fetch {remote.url} ({error}); fetch it by other means and put it at {target}"
         ) from error
