@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
@@ -172,24 +172,39 @@ class Stream:
 
     def __call__(self, *chunk: Any, T: int | None = None, **kwargs: Any) -> Any:
         if T is None:
-            first = next((c for c in chunk if isinstance(c, Tensor)), None)
-            entry = next((m for m in self.model.modules() if isinstance(m, Entry)), None)
-            if entry is None or entry.mode == "static" or first is None:
-                T = entry.T if entry is not None else 1
-            else:
-                T = first.shape[1]
+            T = self._steps_of(chunk)
         if T < 1:
             raise ShapeError(f"a chunk holds at least one step, got T={T}")
         self.T = T
         self._calls = {}
+        before = dict(self._state)
         token = _current.set(self)
         try:
             with _eagerly():
                 out = self.model(*chunk, **kwargs)
+        except BaseException:
+            self._state = before  # a failed chunk has not happened
+            raise
         finally:
             _current.reset(token)
         self.step += T
         return out
+
+    def _steps_of(self, chunk: tuple[Any, ...]) -> int:
+        """T of a chunk from its entry modules: shape[1] of sequences, else the entries' own T."""
+        entries = [m for m in self.model.modules() if isinstance(m, Entry)]
+        modes = {entry.mode for entry in entries}
+        if "frames" in modes:
+            found = {c.shape[1] for c in chunk if isinstance(c, Tensor) and c.dim() > 1}
+        else:
+            found = {entry.T for entry in entries} or {1}
+        if len(modes) > 1 or len(found) != 1:
+            raise ShapeError(
+                f"the steps of this chunk are ambiguous ({len(entries)} entry modules, modes "
+                f"{sorted(modes)}, "
+                f"T in {sorted(found)}); say them: stream(..., T=n)"
+            )
+        return found.pop()
 
     def slot(self, module: nn.Module) -> tuple[str, int]:
         """Key of this call of `module`: its path and how often it ran in this chunk."""
@@ -334,20 +349,27 @@ def set_steps(model: nn.Module, T: int) -> nn.Module:
     """Change the number of steps of every module that has one; returns the model.
 
     Raises:
-        ShapeError: a module holds T-shaped parameters (it says so by `fixed_steps`); nothing was changed.
+        ShapeError: a module holds T-shaped parameters (it says so by `fixed_steps`); nothing is changed then.
     """
     if T < 1:
         raise ShapeError(f"T must be at least 1, got {T}")
-    changes: list[Callable[[int], None]] = []
+    stepped: list[tuple[Any, int]] = []
     for path, module in model.named_modules():
-        if getattr(module, "fixed_steps", False) and getattr(module, "T", T) != T:
+        old = getattr(module, "T", None)
+        if not isinstance(old, int) or not isinstance(module, Stepped):
+            continue
+        if getattr(module, "fixed_steps", False) and old != T:
             raise ShapeError(
-                f"module {path!r} ({type(module).__name__}) holds parameters shaped by T={module.T}; "
-                "build the "
-                f"model anew with T={T}"
+                f"module {path or 'itself'!r} ({type(module).__name__}) holds parameters shaped by "
+                f"T={old}; build "
+                f"the model anew with T={T}"
             )
-        if isinstance(module, Stepped) and isinstance(getattr(module, "T", None), int):
-            changes.append(module.set_steps)
-    for change in changes:
-        change(T)
+        stepped.append((module, old))
+    for done, (module, _) in enumerate(stepped):
+        try:
+            module.set_steps(T)
+        except Exception:
+            for earlier, old in stepped[:done]:
+                earlier.set_steps(old)
+            raise
     return model
