@@ -387,3 +387,44 @@ def test_each_augmentation_of_event_frames_acts_and_is_seeded(option, changes_su
 def test_wrong_event_frames(option):
     with pytest.raises((DataError, ShapeError)):
         EventFrames(**{"steps": 3, "size": SIZE, **option})
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.bin", b""),
+        ("a.raw", b"% evt 2.0\n"),
+        ("a.raw", b"% evt 3.0\n"),
+        ("a.raw", b""),
+        ("a.dat", b"% x\n\x0c\x08"),
+        ("a.dat", b""),
+        ("a.aedat", b"#!AER-DAT2.0\r\n"),
+        ("a.aedat", b"#!AER-DAT3.1\r\n\x01\x00\x01\x00\x08\x00\x00\x00"),
+        ("a.es", b"Event Stream\x02\x00\x00\x01"),
+    ],
+)
+def test_random_bytes_give_events_or_a_data_error(tmp_path, name, head):
+    rng = np.random.default_rng(0)
+    path, good = tmp_path / name, 0
+    for size in range(120):
+        path.write_bytes(head + rng.bytes(size))
+        try:
+            events = read_events(path)
+        except DataError:
+            continue
+        good += 1
+        assert events.dtype == ev.EVENT
+        assert not len(events) or events["p"].max() <= 1
+    assert good or not head or b"3.1" in head
+
+
+def test_coordinates_that_do_not_fit_are_refused():
+    zero = np.zeros(1, np.int64)
+    for bad in (zero - 1, zero + 70000):
+        with pytest.raises(DataError, match="must lie in"):
+            ev.make_events(zero, bad, zero, zero)
+
+
+def test_evt3_vectors_that_run_off_the_sensor_are_refused(tmp_path):
+    with pytest.raises(DataError, match="x must lie in"):
+        _evt3(tmp_path / "a.raw", [0x8000, 0x3000] + [0x4FFF] * 6000)

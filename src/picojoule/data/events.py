@@ -15,7 +15,14 @@ EVENT = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
 
 
 def make_events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """A structured array of events [N] from its four columns."""
+    """A structured array of events [N] from its four columns.
+
+    Raises:
+        DataError: a coordinate or a polarity that does not fit, which a cast would silently wrap.
+    """
+    for name, column, most in (("x", x, 0xFFFF), ("y", y, 0xFFFF), ("p", p, 0xFF)):
+        if len(column) and not 0 <= int(column.min()) <= int(column.max()) <= most:
+            raise DataError(f"{name} must lie in 0..{most}, got {int(column.min())}..{int(column.max())}")
     events = np.empty(len(t), EVENT)
     events["t"], events["x"], events["y"], events["p"] = t, x, y, p
     return events
