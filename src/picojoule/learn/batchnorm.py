@@ -45,7 +45,9 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         axes = [0, *range(2, input.dim())]
         view = [1, -1, *([1] * (input.dim() - 2))]
-        anchor = self.running_mean.detach() if self.running_mean is not None else input.new_zeros(input.shape[1])
+        anchor = (
+            self.running_mean.detach() if self.running_mean is not None else input.new_zeros(input.shape[1])
+        )
         x = input - anchor.to(input.dtype).view(view)
         count = x.new_full((1,), x.numel() / x.shape[1])
         sums = torch.cat([x.sum(axes), x.square().sum(axes), count])

@@ -35,7 +35,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"could not write {path}: {error.strerror}; the previous file is untouched") from error
+        raise CheckpointError(
+            f"could not write {path}: {error.strerror}; the previous file is untouched"
+        ) from error
 
 
 def rng_state() -> dict[str, Any]:
@@ -115,9 +117,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove it and resume from an older one") from None
+        raise CheckpointError(
+            f"{path} is damaged ({error}); remove it and resume from an older one"
+        ) from None
     if meta.get("picojoule_checkpoint") != VERSION:
         raise CheckpointError(
             f"{path} is not a checkpoint of this version (found {meta.get('picojoule_checkpoint')!r}, "

@@ -21,19 +21,19 @@ class ModelConfig(_Section):
     """Which network: a registered name, its steps, and overrides of its constructor."""
 
     name: str
-    T: int | None = Field(None, ge=1, description="steps; None keeps the model's default")
+    T: int | None = Field(default=None, ge=1, description="steps; None keeps the model's default")
     args: dict[str, Any] = Field(default_factory=dict)
 
 
 class AugmentConfig(_Section):
     """Training-time changes of images; all off by default."""
 
-    crop: int = Field(0, ge=0, description="random crop after padding by so many pixels")
+    crop: int = Field(default=0, ge=0, description="random crop after padding by so many pixels")
     flip: bool = False
-    cutout: int = Field(0, ge=0, description="side of a zeroed square, pixels")
-    randaugment: int = Field(0, ge=0, le=30, description="RandAugment magnitude, needs picojoule[images]")
-    mixup: float = Field(0.0, ge=0, description="Beta(a, a) of mixup; 0 is off")
-    cutmix: float = Field(0.0, ge=0, description="Beta(a, a) of cutmix; 0 is off")
+    cutout: int = Field(default=0, ge=0, description="side of a zeroed square, pixels")
+    randaugment: int = Field(default=0, ge=0, le=30, description="RandAugment strength; needs kornia")
+    mixup: float = Field(default=0.0, ge=0, description="Beta(a, a) of mixup; 0 is off")
+    cutmix: float = Field(default=0.0, ge=0, description="Beta(a, a) of cutmix; 0 is off")
 
 
 class DataConfig(_Section):
@@ -42,43 +42,52 @@ class DataConfig(_Section):
     name: str
     root: str | None = None
     download: bool = False
-    batch: int = Field(64, ge=1)
-    eval_batch: int = Field(250, ge=1)
-    fold: int | None = Field(None, ge=0, le=4, description="digits only: which of 5 stratified folds is the test")
-    limit: int | None = Field(None, ge=1, description="use only so many training samples")
+    batch: int = Field(default=64, ge=1)
+    eval_batch: int = Field(default=250, ge=1)
+    fold: int | None = Field(
+        default=None, ge=0, le=4, description="digits only: which of 5 stratified folds is the test"
+    )
+    limit: int | None = Field(default=None, ge=1, description="use only so many training samples")
+    normalise: bool = Field(default=True, description="to mean 0 and deviation 1 by channel")
     augment: AugmentConfig = AugmentConfig()
-    options: dict[str, Any] = Field(default_factory=dict, description="of the data set, e.g. steps of event frames")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="of the data set, e.g. steps of event frames"
+    )
 
 
 class LossConfig(_Section):
     """Loss: cross-entropy of the readout, or TET over the steps."""
 
     name: Literal["ce", "tet"] = "ce"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    tet_lambda: float = Field(1e-3, ge=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    tet_lambda: float = Field(default=1e-3, ge=0, le=1)
     tet_means: float = 1.0
 
 
 class TrainConfig(_Section):
     """Optimization."""
 
-    epochs: int = Field(10, ge=0)
-    rule: str = Field("bptt", description="learning rule: who runs the model and when the optimizer steps")
+    epochs: int = Field(default=10, ge=0)
+    rule: str = Field(default="bptt", description="learning rule, see learn.rules")
     optimizer: Literal["sgd", "adamw", "lamb"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_epochs: float = Field(1.0, ge=0)
-    lr_floor: float = Field(0.0, ge=0, le=1, description="last learning rate as a share of lr")
+    lr: float = Field(default=1e-3, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    lr_floor: float = Field(default=0.0, ge=0, le=1, description="last learning rate as a share of lr")
     loss: LossConfig = LossConfig()
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
-    clip: float = Field(0.0, ge=0, description="largest gradient norm; 0 is off")
-    accumulate: int = Field(1, ge=1, description="batches per optimizer step")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off"
+    )
+    clip: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 is off")
+    accumulate: int = Field(default=1, ge=1, description="batches per optimizer step")
     precision: Literal["no", "bf16", "fp16"] = "no"
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation accuracy")
-    minutes: float = Field(0.0, ge=0, description="stop cleanly after so many minutes; 0 is no limit")
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    checkpoint_steps: int = Field(0, ge=0, description="also after so many optimizer steps; 0 is off")
+    patience: int = Field(
+        default=0, ge=0, description="stop after so many epochs without a better validation accuracy"
+    )
+    minutes: float = Field(default=0.0, ge=0, description="stop cleanly after so many minutes; 0 is no limit")
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    checkpoint_steps: int = Field(default=0, ge=0, description="also after so many optimizer steps; 0 is off")
     detect_anomaly: bool = False
     channels_last: bool = True
 
@@ -90,9 +99,11 @@ class Recipe(_Section):
     model: ModelConfig
     data: DataConfig
     train: TrainConfig = TrainConfig()
-    compress: dict[str, Any] | str | None = Field(None, description="a plan, or the name of a preset such as w1")
+    compress: dict[str, Any] | str | None = Field(
+        default=None, description="a plan, or the name of a preset such as w1"
+    )
     start: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     notes: str = ""
 
     def to_dict(self) -> dict[str, Any]:

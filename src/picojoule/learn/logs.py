@@ -15,7 +15,7 @@ class RunLog:
 
     Args:
         folder: the run.
-        resume_step: drop rows after this optimizer step, which a killed run may have written; None starts anew.
+        resume_step: drop rows after this optimizer step, which a killed run may have left; None starts anew.
         tensorboard: also write event files.
     """
 

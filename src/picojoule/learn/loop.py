@@ -8,7 +8,6 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -40,7 +39,7 @@ from picojoule.learn.setup import Task, prepare, restore_readouts, set_readouts
 
 @dataclass
 class Result:
-    """What a run ended with; accuracies in percent. `test_accuracy` is of the weights chosen on validation."""
+    """What a run ended with; accuracies in percent, the test one of the weights chosen on validation."""
 
     folder: str
     epochs: int
@@ -84,12 +83,20 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path | str, *, resume: bool = False, quiet: bool = False, task: Task | None = None
+        self,
+        recipe: Recipe,
+        folder: Path | str,
+        *,
+        resume: bool = False,
+        quiet: bool = False,
+        task: Task | None = None,
     ) -> None:
         self.recipe, self.folder, self.quiet = recipe, Path(folder), quiet
         t = recipe.train
         self.accelerator = Accelerator(
-            mixed_precision=t.precision, gradient_accumulation_steps=t.accumulate, cpu=not torch.cuda.is_available()
+            mixed_precision=t.precision,
+            gradient_accumulation_steps=t.accumulate,
+            cpu=not torch.cuda.is_available(),
         )
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         set_seed(recipe.seed)
@@ -132,13 +139,15 @@ class Trainer:
         mine = self.recipe.to_dict()
         if config.exists():
             if not resume:
-                raise ConfigError(f"{self.folder} already holds a run; resume it with --resume or choose another folder")
+                raise ConfigError(
+                    f"{self.folder} already holds a run; resume it with --resume or choose another folder"
+                )
             theirs = yaml.safe_load(config.read_text())
             changed = sorted(k for k in mine if mine[k] != theirs.get(k) and k not in ("notes", "name"))
             if changed:
                 raise ConfigError(
-                    f"{self.folder} was started with other settings ({', '.join(changed)}); a resumed run keeps its "
-                    "settings: start a new folder for new ones"
+                    f"{self.folder} was started with other settings ({', '.join(changed)}); a resumed run "
+                    "keeps its settings: start a new folder for new ones"
                 )
         if self.accelerator.is_main_process:
             try:
@@ -178,7 +187,12 @@ class Trainer:
     # -- what a rule may call --------------------------------------------------------------------------
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`."""
+        """Add the gradients of `loss`; a loss that is no number stops the run before the weights change."""
+        if not torch.isfinite(loss):
+            raise NonFiniteError(
+                f"the loss is {loss.item()} at step {self.at.step} (epoch {self.at.epoch}); lower train.lr, "
+                "set train.clip=1, or run with train.detect_anomaly=true to name the layer"
+            )
         self.accelerator.backward(loss)
 
     def step(self) -> None:
@@ -238,7 +252,11 @@ class Trainer:
                     continue
                 bar.update(self.at.step, loss=self.at.loss_sum / max(1, self.at.seen))
                 if log is not None and self.at.step % 20 == 0:
-                    log.write(self.at.step, loss=self.at.loss_sum / self.at.seen, lr=self.optimizer.param_groups[0]["lr"])
+                    log.write(
+                        self.at.step,
+                        loss=self.at.loss_sum / self.at.seen,
+                        lr=self.optimizer.param_groups[0]["lr"],
+                    )
                 if last:
                     break
                 if self._save_due():
@@ -264,11 +282,6 @@ class Trainer:
         hold = contextlib.nullcontext() if sync else self.accelerator.no_sync(self.model)
         with hold, self.accelerator.autocast():
             loss, logits = self.rule(self, x, y)
-        if not torch.isfinite(loss):
-            raise NonFiniteError(
-                f"the loss is {loss.item()} at step {self.at.step} (epoch {self.at.epoch}); lower train.lr, set "
-                "train.clip=1, or run with train.detect_anomaly=true to name the layer"
-            )
         hard = y if y.dim() == 1 else y.argmax(1)
         self.at.loss_sum += float(loss) * len(x)
         self.at.correct += int((logits.argmax(1) == hard).sum())
@@ -277,7 +290,9 @@ class Trainer:
     def _close_epoch(self, log: RunLog | None, bar: Progress) -> None:
         self.at.epoch += 1
         val = self.evaluate("val")
-        train_accuracy = 100 * self.at.correct / max(1, self.at.seen)
+        mine = torch.tensor([self.at.loss_sum, self.at.correct, self.at.seen], dtype=torch.float64)
+        loss, correct, seen = self.accelerator.reduce(mine.to(self.accelerator.device)).tolist()  # type: ignore[union-attr]
+        loss, train_accuracy = loss / max(1, seen), 100 * correct / max(1, seen)
         self.at.history.append(val)
         if val > self.at.best:
             self.at.best, self.at.since_best = val, 0
@@ -286,11 +301,14 @@ class Trainer:
         else:
             self.at.since_best += 1
         if log is not None:
-            loss = self.at.loss_sum / max(1, self.at.seen)
             log.write(
-                self.at.step, epoch=self.at.epoch, train_loss=loss, train_accuracy=train_accuracy, val_accuracy=val
+                self.at.step,
+                epoch=self.at.epoch,
+                train_loss=loss,
+                train_accuracy=train_accuracy,
+                val_accuracy=val,
             )
-        bar.epoch(self.at.epoch, self.recipe.train.epochs, self.at.loss_sum / max(1, self.at.seen), val)
+        bar.epoch(self.at.epoch, self.recipe.train.epochs, loss, val)
         self.at.loss_sum, self.at.correct, self.at.seen = 0.0, 0, 0
         self.feed.next_epoch()
         self._save()
@@ -339,7 +357,9 @@ class Trainer:
             if self.ema:
                 self.ema.average = {k: v.clone() for k, v in self.raw.state_dict().items()}
         test = self.evaluate("test")
-        val = self.at.best if self.recipe.train.patience else (self.at.history[-1] if self.at.history else -1.0)
+        val = (
+            self.at.best if self.recipe.train.patience else (self.at.history[-1] if self.at.history else -1.0)
+        )
         self._write_weights("weights.safetensors")
         if self.ema:
             self.raw.load_state_dict(self.ema.state_dict())
@@ -361,7 +381,9 @@ class Trainer:
         return result
 
 
-def train(recipe: Recipe, folder: Path | str, *, resume: bool = False, quiet: bool = False) -> tuple[nn.Module, Result]:
+def train(
+    recipe: Recipe, folder: Path | str, *, resume: bool = False, quiet: bool = False
+) -> tuple[nn.Module, Result]:
     """Run a recipe to its end; the trained model (eval mode, chosen weights) and the result."""
     trainer = Trainer(recipe, folder, resume=resume, quiet=quiet)
     result = trainer.fit()

@@ -1,8 +1,8 @@
 """Losses on the outputs of spiking classifiers.
 
-    CE    cross-entropy with label smoothing on the logits [B, K]
-    TET   mean over steps of the cross-entropy of each step's logits [B, T, K], plus lam * MSE to `means`
-          (temporal efficient training, Deng et al., ICLR 2022, arXiv:2202.11946)
+CE    cross-entropy with label smoothing on the logits [B, K]
+TET   mean over steps of the cross-entropy of each step's logits [B, T, K], plus lam * MSE to `means`
+      (temporal efficient training, Deng et al., ICLR 2022, arXiv:2202.11946)
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TET(nn.Module):
         """logits [B, T, K]; mean loss over batch and steps, a scalar."""
         if logits.dim() != 3:
             raise ShapeError(
-                f"TET needs the logits of every step [B, T, K], got {tuple(logits.shape)}; end the model with "
-                "timeline.Readout so that the loop can ask it for steps"
+                f"TET needs the logits of every step [B, T, K], got {tuple(logits.shape)}; end the model "
+                "with timeline.Readout so that the loop can ask it for steps"
             )
         steps = logits.shape[1]
         flat = logits.reshape(-1, logits.shape[-1])

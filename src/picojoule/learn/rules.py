@@ -1,9 +1,9 @@
 """Learning rules: who runs the model on a batch, and when the optimizer steps.
 
-    bptt            whole sequence forward, one backward through time (the default)
-    sltt            step by step; the graph is cut between steps, gradients of all steps are summed, one
-                    optimizer step a batch: memory does not grow with T (spatial learning through time)
-    sltt_realtime   the same, but the optimizer steps after every time step
+bptt            whole sequence forward, one backward through time (the default)
+sltt            step by step; the graph is cut between steps, gradients of all steps are summed, one
+                optimizer step a batch: memory does not grow with T (spatial learning through time)
+sltt_realtime   the same, but the optimizer steps after every time step
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class SLTT:
         entries = [m for m in model.modules() if isinstance(m, timeline.Entry)]
         readouts = [m for m in model.modules() if isinstance(m, timeline.Readout)]
         if not entries or not readouts:
-            raise ConfigError("this rule runs the model step by step; build it with timeline.Entry and timeline.Readout")
+            raise ConfigError(
+                "this rule runs the model step by step; build it with timeline.Entry and timeline.Readout"
+            )
         steps, frames = entries[0].T, entries[0].mode == "frames"
         stream = timeline.stream(model)
         modes = [r.mode for r in readouts]

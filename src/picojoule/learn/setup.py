@@ -15,6 +15,7 @@ from picojoule.compress import CompressPlan, compress_, preset
 from picojoule.core.errors import CheckpointError, ConfigError, DataError
 from picojoule.learn.checkpoint import load_checkpoint, load_weights
 from picojoule.learn.config import Recipe
+from picojoule.learn.feed import as_arrays
 from picojoule.learn.losses import TET, CrossEntropy
 from picojoule.models import create_model
 
@@ -60,7 +61,7 @@ def make_model(recipe: Recipe, classes: int, channels: int, steps: int | None = 
         args["T"] = T
     if steps is not None:
         args.setdefault("entry", "frames")
-        if T is not None and T != steps:
+        if T is not None and steps != T:
             raise ConfigError(
                 f"model.T={T} but the data has {steps} steps; set model.T={steps} or the data's options.T={T}"
             )
@@ -85,7 +86,7 @@ def prepare(recipe: Recipe, data: Any = None) -> Task:
     Raises:
         ConfigError, DataError, CheckpointError: what is wrong and what to write instead.
     """
-    data = load_data(recipe) if data is None else data
+    data = as_arrays(load_data(recipe) if data is None else data, recipe.data.options)
     sample = data.train.x.shape[1:]
     steps = getattr(data, "steps", None)
     classes = len(data.classes)
@@ -96,7 +97,7 @@ def prepare(recipe: Recipe, data: Any = None) -> Task:
         weights, origin = start_weights(recipe.start)
         load_weights(model, weights, origin)
     if plan is not None:
-        compress_(model, plan)
+        compress_(model, plan, torch.zeros(2, *sample))
     _check_outputs(model, torch.zeros(2, *sample), classes)
     loss = recipe.train.loss
     criterion: nn.Module = (
@@ -114,8 +115,8 @@ def _check_outputs(model: nn.Module, example: Tensor, classes: int) -> None:
     model.train(training)
     if out.shape != (example.shape[0], classes):
         raise DataError(
-            f"the model answers {tuple(out.shape)} to {tuple(example.shape)}, the data has {classes} classes; "
-            f"expected ({example.shape[0]}, {classes}): set model.args.num_classes"
+            f"the model answers {tuple(out.shape)} to {tuple(example.shape)}, the data has {classes} "
+            f"classes; expected ({example.shape[0]}, {classes}): set model.args.num_classes"
         )
 
 
