@@ -103,7 +103,8 @@ class Conv(Node):
 
     snapped: y = sum of integer codes * integer inputs (+ integer bias at the input's scale).
     `padding` is (before, after) per axis. With a codebook, `weight` holds indices [C_out, fan_in / word]
-    and `kernel` the space axes that they leave out; `weight_codes` expands them.
+    and `kernel` the space axes that they leave out; `weight_codes` expands them (captured: words
+    looked up already, at full shape).
     """
 
     weight: str
