@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import picojoule
+from picojoule import deploy
 from picojoule.compress import compress_, preset, quantized, strip
-from picojoule.graph import nodes
+from picojoule.graph import nodes, reference
 from picojoule.graph.executor import execute
 from picojoule.models import list_models
 from picojoule.neurons import Neuron
 
 TINY = list_models(tiny=True)
+SNAPPED: dict = {}
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -55,3 +58,58 @@ def test_every_neuron_can_be_packed(name: str, build) -> None:
         if isinstance(module, Neuron):
             spec = module.lower()
             assert spec.kind == module.kind
+
+
+@pytest.fixture
+def snapped(build, example):
+    """Function (name, plan) -> (model with the weights of the plan, snapped model, images), in float64."""
+
+    def make(name: str, plan: str):
+        if (name, plan) not in SNAPPED:
+            model = compress_(build(name), preset(plan))
+            optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
+            for seed in range(20):
+                labels = torch.arange(20) % 10
+                loss = torch.nn.functional.cross_entropy(model(example(name, 20, seed)), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            model = model.double().eval()
+            x = example(name, 40, seed=11).double()
+            SNAPPED[name, plan] = model, picojoule.snap(picojoule.capture(model, x[:2]), 16, samples=x), x
+        return SNAPPED[name, plan]
+
+    return make
+
+
+@pytest.mark.parametrize("plan", ["w4", "w1"])
+@pytest.mark.parametrize("name", TINY)
+def test_snapped_equals_the_reference_to_the_spike(name: str, plan: str, snapped) -> None:
+    _, snap, x = snapped(name, plan)
+    ours = snap.integers(x, watch="neurons")
+    graph = snap.graph()
+    theirs = reference.run(graph, x.numpy(), watch="neurons")
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value), key
+    held = reference.run(graph, x.numpy()[:2], dtype="int64")
+    assert torch.equal(held["out"], theirs["out"][:2])
+
+
+@pytest.mark.parametrize("plan", ["w4", "w1"])
+@pytest.mark.parametrize("name", TINY)
+def test_snapped_agrees_with_the_trained_model(name: str, plan: str, snapped) -> None:
+    model, snap, x = snapped(name, plan)
+    agree = (model(x).argmax(1) == snap(x).argmax(1)).double().mean()
+    assert agree >= 0.9, f"{float(agree):.3f}"
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_pack_and_run(name: str, snapped, tmp_path) -> None:
+    _, snap, x = snapped(name, "w1")
+    path = deploy.write(tmp_path / "net.pj", snap.graph())
+    packed = deploy.load(path)
+    want = reference.run(snap.graph(), x.numpy())["out"]
+    got = packed.integers(x.numpy())["out"]
+    assert np.array_equal(got, want.numpy())
+    assert np.array_equal(packed.predict(x.numpy()), want.argmax(1).numpy())
