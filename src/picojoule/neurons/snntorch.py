@@ -6,6 +6,8 @@
 
 With h = mem this is the linear-charge core: the delayed subtraction, which is not decayed, is a soft reset by
 v_th / beta in the same step, and "zero" is a hard reset to 0. The `h` of the operator is snnTorch's mem.
+Without the delay (reset_delay=False) this is the plain soft reset; snnTorch agrees as long as no membrane
+stays above v_th after its reset, where it holds back a spike.
 Source: Eshraghian et al., Training Spiking Neural Networks Using Lessons From Deep Learning,
 arXiv:2109.12894; compared with snnTorch 1.0 in the oracle tests.
 """

@@ -195,7 +195,7 @@ class NonzeroSignLogAbs(Surrogate):
 @SURROGATES.register("leaky_rect")
 @dataclass(frozen=True)
 class PiecewiseLeakyReLU(Surrogate):
-    """g'(z) = 1/(2w) where |z| <= w, else c; the area diverges unless c = 0."""
+    """g'(z) = 1/(2w) where |z| < w, else c; the area diverges unless c = 0."""
 
     w: float = 1.0
     c: float = 0.01
@@ -209,7 +209,8 @@ class PiecewiseLeakyReLU(Surrogate):
         return 1.0 if self.c == 0 else math.inf
 
     def grad(self, z: Tensor) -> Tensor:
-        return torch.where(z.abs() <= self.w, 0.5 / self.w, self.c).to(z.dtype)
+        inside = (z.abs() < self.w).to(z.dtype)
+        return inside * (0.5 / self.w) + (1 - inside) * self.c
 
     def primitive(self, z: Tensor) -> Tensor:
         inside = z.clamp(-self.w, self.w)
@@ -229,7 +230,8 @@ class LeakyKReLU(Surrogate):
         return math.inf
 
     def grad(self, z: Tensor) -> Tensor:
-        return torch.where(z >= 0, self.k, self.leak).to(z.dtype)
+        up = (z >= 0).to(z.dtype)
+        return up * self.k + (1 - up) * self.leak
 
     def primitive(self, z: Tensor) -> Tensor:
         return torch.where(z >= 0, self.k * z, self.leak * z)
@@ -247,7 +249,7 @@ class LogTailedReLU(Surrogate):
         return math.inf
 
     def grad(self, z: Tensor) -> Tensor:
-        return torch.where(z > 0, 1 / z.clamp_min(1), self.alpha).to(z.dtype)
+        return torch.where(z > 0, 1 / z.clamp_min(1), torch.full_like(z, self.alpha))
 
     def primitive(self, z: Tensor) -> Tensor:
         up = z.clamp(0, 1) + torch.log(z.clamp_min(1))
