@@ -17,7 +17,9 @@ _NAMES = {
     "check_kinds": ("checking", "check_kinds"),
     "execute": ("executor", "execute"),
     "pack": ("packing", "pack"),
+    "require_packable": ("checking", "require_packable"),
     "snap": ("fold", "snap"),
+    "unpackable": ("checking", "unpackable"),
 }
 
 __all__ = list(_NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -248,20 +249,26 @@ def _input_kinds(names: Sequence[str], given: Kinds) -> dict[str, Kind]:
     return {name: kind(item) for name, item in zip(names, given)}
 
 
-def capture_cell(module: Any, shape: tuple[int, ...], path: str, kind: Kind) -> Graph:
-    """One step of a recurrent cell: inputs x, state0, ..; outputs y, state0, .. ."""
+def capture_cell(
+    module: Any, shape: tuple[int, ...], path: str, kind: Kind, codes: dict[str, Codes]
+) -> Graph:
+    """One step of a recurrent cell: inputs x, state0, ..; outputs y, state0, .. .
+
+    Args:
+        module: has `cell`, `state_rows(shape)` and `state_kinds` (neurons.recurrent.Recurrent).
+        path: module path inside the model; codes: quantized weights of the whole model by path.
+    """
     states = module.state_rows(shape)
-    step = _CellStep(module.cell)
-    example = tuple(torch.zeros(2, *s) for s in (shape, *states))
-    traced = trace.trace(step, example)
-    given = [kind, *getattr(module, "state_kinds", [kinds.real] * len(states))]
-    walk = _Walk(traced, {}, None)
-    names = ["x", *(f"state{i}" for i in range(len(states)))]
-    walk.kinds = dict(zip(traced.input_names, given))
+    dtype = next((p.dtype for p in module.cell.parameters()), torch.float32)
+    example = tuple(torch.zeros(2, *s, dtype=dtype) for s in (shape, *states))
+    traced = trace.trace(_CellStep(module.cell), example)
+    inside = f"{path}." if path else ""
+    own = {name[len(inside) :]: item for name, item in codes.items() if name.startswith(inside)}
+    walk = _Walk(traced, own, [kind, *module.state_kinds])
     walk.run()
-    graph = walk.finish()
-    renames = dict(zip(traced.input_names, names)) | dict(zip([o.name for o in graph.outputs], []))
-    return tidy(_renamed(graph, renames, ["y", *names[1:]], path))
+    names = ["x", *(f"state{i}" for i in range(len(states)))]
+    graph = _renamed(walk.finish(), dict(zip(traced.input_names, names)), ["y", *names[1:]], path)
+    return tidy(graph)
 
 
 class _CellStep(nn.Module):
@@ -278,21 +285,16 @@ class _CellStep(nn.Module):
 
 def _renamed(graph: Graph, inputs: dict[str, str], keys: list[str], path: str) -> Graph:
     """A body graph with the names that Scan promises, and module paths of the outer model."""
-    outer = {node.name: f"{path}.{node.name}" if path else node.name for node in graph.nodes}
-    outer |= inputs
-    for node, key in zip(graph.outputs, keys):
-        outer[node.name] = f"{key}.out"
+    key_of = {node.name: key for node, key in zip(graph.outputs, keys)}
+    names = {node.name: f"{path}.{node.name}" if path else node.name for node in graph.nodes}
+    names |= inputs | {name: f"{key}.out" for name, key in key_of.items()}
     done: list[g.Node] = []
-    changed: dict[str, Any]
-    import dataclasses
-
     for node in graph.nodes:
-        changed = {"name": outer[node.name], "inputs": tuple(outer[i] for i in node.inputs)}
-        changed["module"] = f"{path}.{node.module}" if path and node.module else node.module or path
-        if isinstance(node, g.Output):
-            changed["key"] = keys[len([d for d in done if isinstance(d, g.Output)])]
-        done.append(dataclasses.replace(node, **changed))
-    live = {outer[name]: item for name, item in graph.live.items()}
+        module = f"{path}.{node.module}" if path and node.module else node.module or path
+        changed: dict[str, Any] = {"key": key_of[node.name]} if node.name in key_of else {}
+        read = tuple(names[i] for i in node.inputs)
+        done.append(dataclasses.replace(node, name=names[node.name], inputs=read, module=module, **changed))
+    live = {names[name]: item for name, item in graph.live.items()}
     return Graph(tuple(done), graph.tensors, graph.stage, live)
 
 

@@ -44,7 +44,9 @@ def execute(
         ShapeError: an input does not have the shape of its node.
     """
     if graph.stage != "captured":
-        raise ShapeError(f"execute runs captured graphs, got stage {graph.stage!r}; use graph.reference for snapped ones")
+        raise ShapeError(
+            f"execute runs captured graphs, got stage {graph.stage!r}; use graph.reference for snapped ones"
+        )
     watched = {n.name for n in graph.nodes} if watch is True else set(watch or ())
     unknown = watched - {n.name for n in graph.nodes}
     if unknown:
@@ -109,7 +111,9 @@ class Run:
         t = torch.as_tensor(x).to(self.dtype)
         expected = (node.edge.steps, *node.edge.shape) if node.edge.steps else node.edge.shape
         if tuple(t.shape[1:]) != expected:
-            raise ShapeError(f"input {node.name!r} must be [B, {', '.join(map(str, expected))}], got {list(t.shape)}")
+            raise ShapeError(
+                f"input {node.name!r} must be [B, {', '.join(map(str, expected))}], got {list(t.shape)}"
+            )
         return t.transpose(0, 1).reshape(-1, *node.edge.shape) if node.edge.steps else t
 
     def step(self, node: g.Node, x: list[Tensor]) -> Tensor:
@@ -121,7 +125,9 @@ class Run:
         except RuntimeError as error:
             if isinstance(error, PicojouleError):
                 raise
-            raise ShapeError(f"node {node.name!r} of module {node.module!r} ({node.source}): {error}") from error
+            raise ShapeError(
+                f"node {node.name!r} of module {node.module!r} ({node.source}): {error}"
+            ) from error
         return out
 
     def const(self, name: str | None) -> Tensor:
@@ -147,8 +153,10 @@ class Run:
 
 def leave(rows: Tensor, steps: int) -> Tensor:
     """Rows to batch-first output."""
-    return rows.reshape(steps, -1, *rows.shape[1:]).transpose(0, 1) if steps and rows.numel() else (
-        rows.reshape(0, steps, *rows.shape[1:]) if steps else rows
+    return (
+        rows.reshape(steps, -1, *rows.shape[1:]).transpose(0, 1)
+        if steps and rows.numel()
+        else (rows.reshape(0, steps, *rows.shape[1:]) if steps else rows)
     )
 
 

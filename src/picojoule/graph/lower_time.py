@@ -77,7 +77,7 @@ def timed(b: Builder, v: Val, T: int, what: str) -> Val:
 def live_module(b: Builder, a: Args) -> Any:
     """The module behind an operator: by its key, or the module that was running."""
     for item in a.values():
-        if isinstance(item, str) and item in neurons._leaves:
+        if isinstance(item, str) and neurons._leaves.get(item) is not None:
             return neurons.leaf_module(item)
     return b.modules.get(b.module)
 
@@ -121,7 +121,7 @@ def neuron(b: Builder, node: fx.Node, module: Any, data: Val, T: int) -> Val:
         spec = None
     axis, mixed = channel_axis(b, module, spec, v.edge.shape), v
     if spec is not None and hasattr(module, "time_matrix"):
-        mixed = time_mix(b, module, v, axis)
+        mixed = time_mix(b, module, v, axis, T)
     kind = spec.kind if spec is not None else getattr(module, "kind", kinds.binary)
     edge = Edge(kind, v.edge.shape, v.edge.steps)
     name = b.name_for("main")
@@ -175,9 +175,9 @@ def channel_axis(b: Builder, module: Any, spec: NeuronSpec | None, shape: tuple[
     return fitting[0]
 
 
-def time_mix(b: Builder, module: Any, v: Val, axis: int) -> Val:
+def time_mix(b: Builder, module: Any, v: Val, axis: int, T: int) -> Val:
     """The linear mix over time of a parallel spiking neuron."""
-    matrix, bias = (_float64(part) for part in module.time_matrix())
+    matrix, bias = (_float64(part) for part in module.time_matrix(T))
     name = b.name_for("mix")
     fields: dict[str, Any] = {"matrix": b.constant(f"{name}.matrix", matrix)}
     if bias is not None:
@@ -204,7 +204,7 @@ def scan(b: Builder, node: fx.Node, module: Any, data: Val, T: int) -> Val:
 
     v = timed(b, b.plain(data), T, type(module).__name__)
     shape = tuple(f for f, _ in sizes(node)[1:])
-    body = capture_cell(module, v.edge.shape, b.module, v.edge.kind)
+    body = capture_cell(module, v.edge.shape, b.module, v.edge.kind, b.codes)
     inner = next(n for n in body.outputs if n.key == "y")
     edge = Edge(inner.edge.kind, shape, v.edge.steps)
     out = b.emit(g.Scan, "main", [v.node], edge, body=body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
@@ -62,8 +63,7 @@ def trace(model: nn.Module, example: Any) -> Traced:
         CaptureError: the model fixes or mixes its batch axis, or its path depends on data.
     """
     inputs = as_example(example)
-    batch = torch.export.Dim("batch")
-    spec = tuple({0: batch} for _ in inputs)
+    spec = _shapes(model, inputs)
     try:
         program = _export(model, inputs, spec)
     except Exception as error:
@@ -72,6 +72,15 @@ def trace(model: nn.Module, example: Any) -> Traced:
         program = program.run_decompositions({})  # makes every operator pure, at the price of source lines
     names = tuple(n for n in program.graph_signature.user_inputs if isinstance(n, str))
     return Traced(program, inputs, model, names)
+
+
+def _shapes(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """The named batch for every input, grouped as the signature of forward groups them."""
+    batch = torch.export.Dim("batch")
+    spec: tuple[Any, ...] = tuple({0: batch} for _ in inputs)
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    stars = [i for i, p in enumerate(parameters) if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    return (*spec[: stars[0]], spec[stars[0] :]) if stars and len(inputs) > stars[0] else spec
 
 
 def _export(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> Any:
