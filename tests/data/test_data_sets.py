@@ -22,6 +22,7 @@ from picojoule import data
 from picojoule.core.errors import ConfigError, DataError
 from picojoule.data import cifar, idx, places
 from picojoule.data.audio import log_bands, mel_filters
+from picojoule.data.cifar_strips import from_strips
 from picojoule.data.sets import ImageSet, Parts, Split, check_labels
 from picojoule.data.splitting import permutation, stratified_folds, stratified_split
 
@@ -383,6 +384,43 @@ def test_cifar_archive_is_fetched_and_unpacked(alone, server, tmp_path):
     images = cifar.load_cifar(tiny, download=True)
     assert np.array_equal(images.trainval.x, pixels)
     assert sorted(path.name for path in alone.iterdir()) == ["cifar-10-batches-bin", archive.name]
+
+
+def test_cifar_from_png_strips(alone, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is absent: pip install 'picojoule[images]'")
+    tiny, pixels = _tiny_cifar(tmp_path / "made", 1, cifar.CIFAR10)
+    strips = tmp_path / "package"
+    strips.mkdir()
+    labels = []
+    for name, _ in (*tiny.train, tiny.test):
+        x, y = cifar.read_batch(tmp_path / "made" / name, 1)
+        image.fromarray(x.reshape(20, 3, 1024).transpose(0, 2, 1)).save(strips / name.replace(".bin", ".png"))
+        labels.append(y.tolist())
+    (strips / "train_lables.json").write_text(str([label for batch in labels[:-1] for label in batch]))
+    (strips / "test_lables.json").write_text(str(labels[-1]))
+    target = from_strips(strips, alone, tiny)
+    assert target == alone / "cifar-10-batches-bin"
+    assert np.array_equal(cifar.load_cifar(tiny).trainval.x, pixels)
+    assert cifar.load_cifar(tiny).classes[3] == "cat"
+    with pytest.raises(DataError, match="checksum mismatch"):
+        from_strips(strips, tmp_path / "other", cifar.CIFAR10)
+    assert not any((tmp_path / "other" / "cifar-10-batches-bin").iterdir())
+    (strips / "test_batch.png").unlink()
+    with pytest.raises(DataError, match="absent"):
+        from_strips(strips, alone, tiny)
+
+
+@pytest.mark.slow
+@needs_dev
+def test_the_part_of_cifar10_lies_in_the_complete_set():
+    whole, part = data.load("cifar10"), data.load("cifar10-10k", root=DEV)
+    if whole.part != "CIFAR-10":
+        pytest.skip("the complete CIFAR-10 is in none of the places")
+    with np.load(Path(str(DEV), "img_cifar10_10k.npz")) as file:
+        rows = {"trainval": file["train_index"], "test": file["test_index"]}
+    for split, index in rows.items():
+        assert np.array_equal(getattr(whole, split).x[index], getattr(part, split).x)
+        assert np.array_equal(getattr(whole, split).y[index], getattr(part, split).y)
 
 
 def test_pickled_cifar_is_named_and_refused(alone):
