@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import pkgutil
 import re
 from pathlib import Path
+
+import pytest
+
+import picojoule.layers
+import picojoule.models
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,8 +29,6 @@ def test_your_own_network_runs() -> None:
 
 
 def test_models_page_runs_and_states_true_counts() -> None:
-    import picojoule
-
     first, _ = blocks("models.md")
     exec(first, {})
     text = (DOCS / "models.md").read_text(encoding="utf-8")
@@ -32,3 +38,13 @@ def test_models_page_runs_and_states_true_counts() -> None:
         model = picojoule.create_model(name)
         assert (model.config.name, model.entry.T) == (neuron, int(T))
         assert sum(p.numel() for p in model.parameters()) == int(count.replace(",", ""))
+
+
+@pytest.mark.parametrize("room", [picojoule.layers, picojoule.models], ids=["layers", "models"])
+def test_examples_in_docstrings(room) -> None:
+    tried = 0
+    for info in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
+        result = doctest.testmod(importlib.import_module(info.name))
+        assert result.failed == 0, info.name
+        tried += result.attempted
+    assert tried > 0

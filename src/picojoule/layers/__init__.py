@@ -2,15 +2,29 @@
 
 from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, NeuronConvNorm, SpikingMLP
 from picojoule.layers.drop import Dropout, DropPath
+from picojoule.layers.esdsa import ESDSA
 from picojoule.layers.joins import Join, join
+from picojoule.layers.repconv import RepConv
+from picojoule.layers.residual import MSBlock, PostBlock, SEWBlock, SEWBottleneck
+from picojoule.layers.sdsa import SDSA
+from picojoule.layers.sepconv import ConvBlock, SepConv
 
 __all__ = [
+    "ESDSA",
+    "SDSA",
+    "ConvBlock",
     "ConvNorm",
     "ConvNormNeuron",
     "DropPath",
     "Dropout",
     "Join",
+    "MSBlock",
     "NeuronConvNorm",
+    "PostBlock",
+    "RepConv",
+    "SEWBlock",
+    "SEWBottleneck",
+    "SepConv",
     "SpikingMLP",
     "join",
 ]
