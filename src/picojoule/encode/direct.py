@@ -31,9 +31,9 @@ class Direct(nn.Module):
         cached:    repeat(first(x), T)        first layer computed once
         uncached:  first(x) at every step     first layer computed T times
 
-    The two are equal bit for bit, because every step computes the same batch. (One call on the T*B repeated rows
-    may differ in the last bit: kernels are chosen by batch size.) A BatchNorm in training mode moves its running
-    statistics once a call when cached, T times when not.
+    The two are equal bit for bit, because every step computes the same batch. (One call on the T*B repeated
+    rows may differ in the last bit: kernels are chosen by batch size.) A BatchNorm in training mode moves its
+    running statistics once a call when cached, T times when not.
 
     Args:
         T: steps.
