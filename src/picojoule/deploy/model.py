@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from picojoule.core.errors import ConfigError, KindError, NonFiniteError, ShapeError, suggest
+from picojoule.core.errors import (
+    ConfigError,
+    KindError,
+    MissingExtraError,
+    NonFiniteError,
+    ShapeError,
+    suggest,
+)
 from picojoule.deploy.read import read
 from picojoule.deploy.sizes import payload_bytes
 from picojoule.graph import nodes as n
@@ -122,8 +129,12 @@ def load(
     """
     path = locate(source)
     graph, card = read(path)
-    from picojoule.deploy.engine import Engine
-
+    try:
+        from picojoule.deploy.engine import Engine
+    except ImportError as missing:
+        raise MissingExtraError(
+            f"the native engine cannot be loaded ({missing}); reinstall picojoule, `pj doctor` shows the state"
+        ) from None
     return Model(
         graph, card, engine=Engine(graph, threads=threads, isa=isa, kernels=kernels), source=str(path)
     )
@@ -141,12 +152,15 @@ def locate(source: str | os.PathLike[str]) -> Path:
         return path
     name = os.fspath(source)
     if path.suffix == ".pj" or path.parent != Path("."):
-        raise ConfigError(
-            f"no file {name!r}; check the path, or load a shipped model by name: {', '.join(shipped())}"
-        )
+        raise ConfigError(f"no file {name!r}; check the path, or name a shipped model: {_known()}")
     if name not in shipped():
-        raise ConfigError(f"{name!r} is neither a file nor a shipped model; {suggest(name, shipped())}")
+        hint = suggest(name, shipped()) if shipped() else "no models are shipped"
+        raise ConfigError(f"{name!r} is neither a file nor a shipped model; {hint}")
     return ZOO / f"{name}.pj"
+
+
+def _known() -> str:
+    return ", ".join(shipped()) or "(none in this installation)"
 
 
 def real_values(graph: n.Graph, integers: Mapping[str, Array]) -> Array | dict[str, Array]:

@@ -67,7 +67,7 @@ def dumps(graph: Graph, card: dict[str, Any] | None = None) -> bytes:
             codes[name] = {"code": constant.code, "bits": constant.bits, "shape": shape}
     text = {"stage": graph.stage, "codes": codes, "nodes": [write_node(node) for node in graph.nodes]}
     tensors["graph"] = _json(text, "graph")
-    tensors["card"] = _json(check_card(card or {}, PackError), "card")
+    tensors["card"] = _json(check_card({} if card is None else card, PackError), "card")
     return container.join(tensors)
 
 

@@ -151,7 +151,7 @@ def neuron(graph: n.Graph, node: n.Neuron, x: Interval) -> Bounds:
         ):
             break
         if sweep.steady and t + 1 >= EXACT_STEPS and t + 1 < steps:
-            ends = list(sweep.leap(*ends, steps - t - 1))
+            ends = list(sweep.leap(ends[0], ends[1], steps - t - 1))
             levels = sweep.thresholds.shape[0]
             least = 0 if node.neg_threshold is None else -1
             spikes = (np.array([least]), np.array([levels]))

@@ -239,7 +239,7 @@ def _neuron(graph: n.Graph, node: n.Neuron, inputs: Sequence[n.Edge]) -> n.Edge:
     _range(node, "frac", node.frac, -1000, 1000)
     _range(node, "v_bits", node.v_bits, 0, 63)
     for field in ("decay", "gain", "bias", "reset_value", "v_init", "neg_threshold"):
-        if getattr(node, field) is not None:
+        if getattr(node, field) is not None or field != "neg_threshold":
             value = plane(graph, node, field, getattr(node, field), steps, channels)
             if field == "v_init" and value.shape[0] != 1:
                 fail(node, field, f"has no steps, must be [1, 1 or {channels}]")

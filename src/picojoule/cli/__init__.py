@@ -1,0 +1,1 @@
+"""The command `pj`: one file a verb, each with `register(app)`."""

@@ -1,0 +1,106 @@
+"""`pj inspect FILE`: what a packed file holds, node by node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+
+    @app.command("inspect")
+    def inspect(
+        file: str = typer.Argument(help="A .pj file or the name of a shipped model."),
+        as_json: bool = typer.Option(False, "--json", help="One JSON document for programs."),
+    ) -> None:
+        """Show the nodes, the sizes and the card of a packed file."""
+        found = report(file)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            show(found)
+
+
+def report(source: str) -> dict[str, Any]:
+    """Nodes with kind, rows, bits, bytes, bounds and kernel; sizes; the card."""
+    from picojoule.deploy.constants import stored
+    from picojoule.deploy.model import load
+    from picojoule.graph import nodes as n
+    from picojoule.graph.check import analyse
+
+    model = load(source)
+    info = model.info()
+    constants = stored(model.graph)
+    bounds = analyse(model.graph)
+    engine = {row["name"]: row for row in info["engine"].get("nodes", [])}
+    rows = []
+    for node, row in zip(model.graph.nodes, n.describe(model.graph)):
+        names = list(n.tensor_fields(node).values()) + [k for k in constants if k.startswith(f"{node.name}/")]
+        weight = constants.get(getattr(node, "weight", ""))
+        rows.append(
+            row
+            | {
+                "bits": weight.bits if weight else None,
+                "bytes": sum(constants[name].bytes for name in names if name in constants),
+                "low": bounds.edges[node.name][0],
+                "high": bounds.edges[node.name][1],
+                "kernel": engine.get(node.name, {}).get("kernel"),
+                "kernel_bytes": engine.get(node.name, {}).get("bytes"),
+            }
+        )
+    info["nodes"] = rows
+    info["file_bytes"] = _size(info["source"])
+    return info
+
+
+def _size(path: str) -> int:
+    from pathlib import Path
+
+    return Path(path).stat().st_size
+
+
+def show(found: dict[str, Any]) -> None:
+    """Tables for people."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Console()
+    table = Table(title=escape(found["source"]), title_justify="left")
+    for name in ("node", "name", "reads", "kind", "rows", "T", "w bits", "bytes", "integers", "kernel"):
+        table.add_column(
+            name, justify="right" if name in ("T", "w bits", "bytes") else "left", overflow="fold"
+        )
+    for row in found["nodes"]:
+        cells = (
+            row["type"],
+            row["name"],
+            ", ".join(row["inputs"]),
+            row["kind"],
+            "x".join(map(str, row["shape"])) or "1",
+            row["steps"] or "-",
+            row["bits"] or "",
+            row["bytes"] or "",
+            f"{row['low']}..{row['high']}",
+            row["kernel"] or "",
+        )
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    out.print(table)
+    paper = found["paper_bytes"]
+    out.print(
+        f"file {found['file_bytes']} B, payload_bytes {found['payload_bytes']}: sum of ceil(numel * bits / 8)"
+    )
+    out.print(f"paper_bytes {paper if paper is not None else 'not stated in the card'}")
+    engine = found["engine"]
+    out.print(
+        f"engine: {engine.get('isa')}, working memory of one sample {engine.get('arena_bytes')} B, "
+        f"state {engine.get('state_bytes')} B"
+    )
+    if found["card"]:
+        card = Table(title="card", title_justify="left", show_header=False)
+        for key, value in found["card"].items():
+            card.add_row(escape(key), escape(value if isinstance(value, str) else json.dumps(value)))
+        out.print(card)
