@@ -122,19 +122,36 @@ class Folder:
         return self.emit(op, node, [sym], sym.shape, sym.steps, unit, scalar(0, ndim), name=base)
 
     def _over_time(self, sym: Sym, frac: int, node: g.Node) -> Sym:
-        """Scale that changes over the steps: a diagonal mix makes it constant; an offset must not change."""
-        ndim = len(sym.shape)
-        if sym.offset.shape[0] > 1 or varying(sym.scale):
-            raise PackError(
-                f"{place(node)} reads an edge whose offset changes over time, which only a neuron takes; "
-                "put the neuron directly behind the time mix"
+        """Scale or offset that change over the steps: a diagonal mix evens the scale, its bias adds the offset."""
+        ndim, T = len(sym.shape), max(sym.steps, 1)
+        base, later = f"{sym.name}.steps", sym.offset
+        if sym.scale.shape[0] > 1:
+            if varying(sym.scale):
+                raise PackError(
+                    f"{place(node)} reads an edge whose scale changes over time and channels at once, which only a "
+                    "neuron takes; put a neuron between"
+                )
+            weights = sym.scale.reshape(-1)
+            unit = 2.0 ** math.ceil(math.log2(max(float(np.abs(weights).max()), 2.0**-60)))
+            op = TimeMixOp(np.diag(weights / unit), 15, 0, True)
+            sym = self.emit(
+                op, node, [sym], sym.shape, sym.steps, scalar(unit * 2.0**-15, ndim), later, name=base
             )
-        weights = sym.scale.reshape(-1)
-        unit = 2.0 ** math.ceil(math.log2(max(float(np.abs(weights).max()), 2.0**-60)))
-        op = TimeMixOp(np.diag(weights / unit), 15, 0, True)
-        scale = scalar(unit * 2.0**-15, ndim)
-        mixed = self.emit(op, node, [sym], sym.shape, sym.steps, scale, sym.offset, name=f"{sym.name}.steps")
-        return self.on_grid(mixed, frac, node)
+        if later.shape[0] == 1:
+            return self._materialise(sym, frac, node)
+        sym = sym.with_(offset=scalar(0, ndim))
+        f = dyadic(sym)
+        even = sym if f is not None and 0 <= f <= frac else self._materialise(sym, frac, node)
+        axes = varying(later)
+        bias = plane(later, min(axes) if axes else 0)
+        if bias is None:
+            raise PackError(
+                f"{place(node)} reads an edge whose offset changes over time and several axes, which only a neuron "
+                "takes; put a neuron between"
+            )
+        step = float(even.scale.reshape(-1)[0])
+        op = TimeMixOp(np.eye(T), 0, min(axes) if axes else 0, True, bias, step)
+        return self.emit(op, node, [even], sym.shape, sym.steps, even.scale, even.offset, name=base)
 
     def flat(self, sym: Sym, node: g.Node) -> Sym:
         """Rows viewed as [size], so that every element is a channel."""

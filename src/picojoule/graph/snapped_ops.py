@@ -282,37 +282,60 @@ class AffineOp(Op):
 
 
 class TimeMixOp(Op):
-    """y[t] = sum_j M[t, j] x[j] with an integer matrix round(matrix * 2^bits)."""
+    """y[t] = sum_j M[t, j] x[j] + b[t], M = round(matrix * 2^bits), b = round(bias / unit), bias [T|1, C|1]."""
 
-    def __init__(self, matrix: np.ndarray, bits: int, axis: int, causal: bool) -> None:
+    def __init__(
+        self,
+        matrix: np.ndarray,
+        bits: int,
+        axis: int,
+        causal: bool,
+        bias: np.ndarray | None = None,
+        unit: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.bias = None if bias is None else nn.Parameter(torch.from_numpy(np.array(bias, dtype=np.float64)))
+        self.unit = unit
         self.matrix = nn.Parameter(torch.from_numpy(np.array(matrix, dtype=np.float64)))
         self.mask = torch.from_numpy(np.array(matrix != 0))  # a causal matrix stays causal while training
-        self.bits, self.axis, self.causal = bits, axis, causal
+        self.fine, self.axis, self.causal = bits, axis, causal
 
     def constants(self) -> Tensor:
         """Integer matrix [T, T] or [C, T, T] (float64)."""
-        return rounded(self.matrix.double() * self.mask * 2.0**self.bits)
+        return rounded(self.matrix.double() * self.mask * 2.0**self.fine)
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows [T*B, ...] mixed over T."""
         steps = x.reshape(self.steps, x.shape[0] // self.steps, *x.shape[1:])
         matrix = self.constants().to(x.dtype)
-        if matrix.dim() == 2:
-            return torch.einsum("tj,jb...->tb...", matrix, steps).reshape(x.shape)
-        moved = steps.movedim(2 + self.axis % (x.dim() - 1), -1)
-        mixed = torch.einsum("ctj,j...c->t...c", matrix, moved)
-        return mixed.movedim(-1, 2 + self.axis % (x.dim() - 1)).reshape(x.shape)
+        place = 2 + self.axis % (x.dim() - 1)
+        moved = steps.movedim(place, -1)
+        equation = "tj,j...->t..." if matrix.dim() == 2 else "ctj,j...c->t...c"
+        mixed = torch.einsum(equation, matrix, moved)
+        if self.bias is not None:
+            bias = self.offsets().to(x.dtype)
+            mixed = mixed + bias.reshape(bias.shape[0], *(1,) * (mixed.dim() - 2), bias.shape[1])
+        return mixed.movedim(-1, place).reshape(x.shape)
+
+    def offsets(self) -> Tensor:
+        """Integer bias [T|1, C|1] (float64); zero without one."""
+        if self.bias is None:
+            return torch.zeros(1, 1, dtype=torch.float64)
+        return rounded(self.bias.double() / self.unit)
 
     def interval(self, *ranges: Range) -> Range:
         low, high = ranges[0]
         m = self.constants().detach()
         up, down = m.clamp_min(0).sum(-1), m.clamp_max(0).sum(-1)
-        return int((up * low + down * high).min()), int((up * high + down * low).max())
+        bias = self.offsets().detach()
+        least, most = (up * low + down * high).min() + bias.min(), (up * high + down * low).max() + bias.max()
+        return int(least), int(most)
 
     def fields(self, tensors: Tensors, ranges: list[Range]) -> tuple[type[g.Node], dict[str, Any]]:
-        matrix = self.put(tensors, "matrix", self.constants())
-        return g.TimeMix, {"matrix": matrix, "causal": self.causal, "axis": self.axis}
+        names = {"matrix": self.put(tensors, "matrix", self.constants())}
+        if self.bias is not None:
+            names["bias"] = self.put(tensors, "bias", self.offsets())
+        return g.TimeMix, {**names, "causal": self.causal, "axis": self.axis}
 
 
 class LutOp(Op):
