@@ -82,7 +82,8 @@ def _store(array: Array, node: n.Node, role: str) -> Stored:
     if role == "flip":
         return Stored(array, "bool", 1, role)
     if array.dtype.kind == "f":
-        exact = bool((array.astype(np.float32).astype(np.float64) == array).all())
+        with np.errstate(over="ignore"):  # too large for float32 compares as unequal
+            exact = bool((array.astype(np.float32).astype(np.float64) == array).all())
         return Stored(array, "float", 32 if exact else 64, role)
     if role == "coding.codebook" and array.size and bool((np.abs(array.astype(np.int64)) == 1).all()):
         return Stored(array, "sign", 1, role)

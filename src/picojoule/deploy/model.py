@@ -133,7 +133,7 @@ def load(
         from picojoule.deploy.engine import Engine
     except ImportError as missing:
         raise MissingExtraError(
-            f"the native engine cannot be loaded ({missing}); reinstall picojoule, `pj doctor` shows the state"
+            f"the native engine cannot be loaded ({missing}); reinstall picojoule and see `pj doctor`"
         ) from None
     return Model(
         graph, card, engine=Engine(graph, threads=threads, isa=isa, kernels=kernels), source=str(path)
