@@ -10,6 +10,7 @@ import picojoule
 from picojoule import deploy
 from picojoule.compress import compress_, preset, quantized, strip
 from picojoule.graph import nodes, reference
+from picojoule.graph.checking import check_kinds
 from picojoule.graph.executor import execute
 from picojoule.models import list_models
 from picojoule.neurons import Neuron
@@ -27,6 +28,7 @@ def test_capture_equals_the_model(name: str, build, example) -> None:
     assert len(neurons) == sum(isinstance(m, Neuron) for m in model.modules())
     assert all(n.edge.kind.is_spikes and n.lowered for n in neurons)
     x = example(name, 5, seed=7).double()
+    check_kinds(graph, x)
     (out,) = execute(graph, x).values()
     assert torch.allclose(out, model(x), atol=1e-9, rtol=0)
 
