@@ -112,6 +112,7 @@ void Engine::run(int64_t batch, int64_t steps, int64_t first, const std::vector<
     frame.arena = context.arena;
     frame.state = state ? state + b * m.program.state_bytes() : context.state;
     frame.steps = steps;
+    frame.keep = state != nullptr;
     frame.first = first;
     frame.scratch = context.scratch.data();
     frame.parallel = &parallel;

@@ -100,8 +100,12 @@ bool NeuronConstants::timeless() const {
   return steady;
 }
 
-Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v) const {
+Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range* tight) const {
   Range reach = v;
+  auto tighten = [&](Wide low, Wide high) {
+    if (tight) *tight = {std::min(tight->low, clamp_wide(low)), std::max(tight->high, clamp_wide(high))};
+  };
+  tighten(v.low, v.high);
   auto include = [&](Wide low, Wide high) {
     reach.low = std::min(reach.low, clamp_wide(low));
     reach.high = std::max(reach.high, clamp_wide(high));
@@ -123,6 +127,8 @@ Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v) const 
     include(low + std::min<Wide>(0, gl), high + std::max<Wide>(0, gh));
     for (auto& level : thresholds) include(level.at(t, c), level.at(t, c));
     if (ternary) include(neg.at(t, c), neg.at(t, c));
+    tighten(low, high);
+    for (auto& level : thresholds) tighten(low - level.at(t, c), high - level.at(t, c));
     // Below the first threshold nothing fires; above it the largest possible reset bounds what is left.
     const Wide r = reset_value.at(t, c);
     Wide vl = low, vh = high;
@@ -156,6 +162,7 @@ Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v) const 
       vh = uh;
     }
     include(vl, vh);
+    tighten(vl, vh);
     if (table) {
       vl = *std::min_element(values.begin(), values.end());
       vh = *std::max_element(values.begin(), values.end());
@@ -170,26 +177,43 @@ Range NeuronConstants::reach(const std::vector<Range>& x, int64_t count) const {
   Range all{0, 0};
   for (int64_t c = 0; c < channels; ++c) {
     Range v{v_init.at(0, c), v_init.at(0, c)};
-    const Range one = sweep(c, x[x.size() == 1 ? 0 : c], count, v);
+    if (count == kForever && !hull(c, x[x.size() == 1 ? 0 : c], v)) return {-Range::kWide, Range::kWide};
+    const Range one = sweep(c, x[x.size() == 1 ? 0 : c], count == kForever ? 1 : count, v);
     all = {std::min(all.low, one.low), std::max(all.high, one.high)};
   }
   return all;
 }
 
+bool NeuronConstants::hull(int64_t c, Range x, Range& v) const {
+  for (int i = 0; i < 256; ++i) {
+    Range next = v;
+    sweep(c, x, 1, next);
+    const Range wider{std::min(v.low, next.low), std::max(v.high, next.high)};
+    const bool settled = wider.low == v.low && wider.high == v.high;
+    v = wider;
+    if (settled) return v.low > -Range::kWide && v.high < Range::kWide;
+  }
+  return false;
+}
+
 bool NeuronConstants::bounded(const std::vector<Range>& x) const {
   if (!timeless()) return false;
   for (int64_t c = 0; c < channels; ++c) {
-    Range v{v_init.at(0, c), v_init.at(0, c)}, hull = v;
-    bool settled = false;
-    for (int i = 0; i < 256 && !settled; ++i) {
-      sweep(c, x[x.size() == 1 ? 0 : c], 1, v);
-      const Range wider{std::min(hull.low, v.low), std::max(hull.high, v.high)};
-      settled = i > 0 && wider.low == hull.low && wider.high == hull.high;
-      hull = v = wider;
-    }
-    if (!settled || hull.low <= -Range::kWide || hull.high >= Range::kWide) return false;
+    Range v{v_init.at(0, c), v_init.at(0, c)};
+    if (!hull(c, x[x.size() == 1 ? 0 : c], v)) return false;
   }
   return true;
+}
+
+Range NeuronConstants::membrane(const std::vector<Range>& x, int64_t count, bool stream) const {
+  Range tight{0, 0};
+  for (int64_t c = 0; c < channels; ++c) {
+    const Range one = x[x.size() == 1 ? 0 : c];
+    Range v{v_init.at(0, c), v_init.at(0, c)};
+    if (stream && !hull(c, one, v)) return {-Range::kWide, Range::kWide};
+    sweep(c, one, stream ? 1 : count, v, &tight);
+  }
+  return tight;
 }
 
 }  // namespace picojoule

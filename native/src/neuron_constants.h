@@ -40,12 +40,19 @@ struct NeuronConstants {
 
   // Range of every intermediate of channel c over `steps` steps when the input stays in `x`; the range of
   // the membrane after the last step is left in `v` (start it at v_init).
-  Range sweep(int64_t c, Range x, int64_t steps, Range& v) const;
-  // Range of all intermediates of all channels; `x` holds one range or one a channel.
+  // With `tight`, the range of h, v and h - threshold alone is joined to it.
+  Range sweep(int64_t c, Range x, int64_t steps, Range& v, Range* tight = nullptr) const;
+  // That tight range over all channels; with `stream`, for any number of steps of a bounded neuron.
+  Range membrane(const std::vector<Range>& x, int64_t steps, bool stream) const;
+  static constexpr int64_t kForever = -1;
+  // Range of all intermediates of all channels over `steps` or forever; `x` holds one range or one a channel.
   Range reach(const std::vector<Range>& x, int64_t steps) const;
   // True when `reach` is the same for any number of steps.
   bool bounded(const std::vector<Range>& x) const;
   bool timeless() const;  // no constant depends on the step
+
+ private:
+  bool hull(int64_t c, Range x, Range& v) const;  // membranes of any number of steps; false when unbounded
 };
 
 }  // namespace picojoule

@@ -1,7 +1,9 @@
 #pragma once
 // What every kernel implements: one node for some steps of one sample.
 
+#include <algorithm>
 #include <functional>
+#include <new>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +32,13 @@ class Parallel {
   virtual ~Parallel() = default;
   virtual int workers() const = 0;
   virtual void run(int64_t n, const std::function<void(int64_t begin, int64_t end, int worker)>& body) const = 0;
+};
+
+// No splitting: everything in the caller.
+class Serial : public Parallel {
+ public:
+  int workers() const override { return 1; }
+  void run(int64_t n, const std::function<void(int64_t, int64_t, int)>& body) const override { body(0, n, 0); }
 };
 
 // Memory of one worker, reused by every kernel; contents do not survive a kernel.
@@ -71,6 +80,7 @@ struct Call {
   const View* in = nullptr;
   View out;
   std::byte* state = nullptr;
+  bool keep = false;   // the state is read by a later call
   Scratch* scratch = nullptr;      // one a worker
   const Parallel* parallel = nullptr;
   const BorderInput* inputs = nullptr;

@@ -59,7 +59,7 @@ class NeuronOp : public Op {
 OpPtr make_neuron(const NodeDef& node, const Defs& in, bool stream) {
   const NeuronConstants n(node);
   const std::vector<Range> x{{in[0]->kind.low(), in[0]->kind.high()}};
-  bool small = n.reach(x, n.steps).fits(31) && (!stream || n.bounded(x));
+  bool small = n.reach(x, stream && n.timeless() ? n.kForever : n.steps).fits(31);
   for (int64_t b : n.breaks) small = small && Range{b, b}.fits(31);
   if (small) return std::make_unique<NeuronOp<int32_t>>(node);
   return std::make_unique<NeuronOp<int64_t>>(node);

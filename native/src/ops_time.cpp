@@ -98,8 +98,9 @@ class ScanOp : public Op {
       outputs.push_back(next + at);
     }
     Scratch inner;
+    const Serial serial;
     frame.scratch = &inner;
-    frame.parallel = call.parallel;
+    frame.parallel = &serial;
     frame.inputs = inputs.data();
     frame.outputs = outputs.data();
     for (int64_t t = 0; t < call.out.rows; ++t) {

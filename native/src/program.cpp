@@ -50,22 +50,31 @@ constexpr int64_t align(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
-std::vector<std::string> kernels_of(const GraphDef&, int, Isa) { return {"scalar"}; }
-
 int Program::define(const GraphDef& graph, int node, Layout layout) {
   const NodeDef& def = graph.nodes[node];
   Value v{node, layout, def.kind.storage(), def.size(), 0, 1, equal_rows_[node]};
-  v.row_bytes = def.type == "Output" ? 0 : v.size * bytes_of(v.dtype);  // outputs are written to the caller
+  v.row_bytes = layout != Layout::dense ? packed_of(def, layout).row_bytes()
+                : def.type == "Output"  ? 0  // written to the caller
+                                        : v.size * bytes_of(v.dtype);
   v.rows = def.steps > 0 && !v.equal_rows ? def.steps : 1;
   v.first_use = v.last_use = static_cast<int>(steps_.size());
   values_.push_back(v);
   return static_cast<int>(values_.size()) - 1;
 }
 
-int Program::value(const GraphDef&, int node, Layout layout) {
-  for (size_t i = values_.size(); i-- > 0;)
-    if (values_[i].node == node && values_[i].layout == layout) return static_cast<int>(i);
-  throw Error("a value is read before it is made");
+int Program::value(const GraphDef& graph, int node, Layout layout) {
+  int other = -1;
+  for (size_t i = values_.size(); i-- > 0;) {
+    if (values_[i].node != node) continue;
+    if (values_[i].layout == layout) return static_cast<int>(i);
+    other = static_cast<int>(i);
+  }
+  if (other < 0) throw Error("a value is read before it is made");
+  const NodeDef& def = graph.nodes[node];
+  if (layout != Layout::dense && values_[other].layout != Layout::dense) other = value(graph, node, Layout::dense);
+  const int made = define(graph, node, layout);
+  emit(layout == Layout::dense ? make_unpack(def, values_[other].layout) : make_pack(def, layout), node, {other}, made);
+  return made;
 }
 
 void Program::emit(OpPtr op, int node, std::vector<int> in, int out) {
@@ -78,18 +87,46 @@ void Program::emit(OpPtr op, int node, std::vector<int> in, int out) {
 }
 
 Program::Program(const GraphDef& graph, const Options& options) : equal_rows_(find_equal_rows(graph)) {
+  choose(graph, options);
   int inputs = 0, outputs = 0;
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
     const NodeDef& node = graph.nodes[i];
     const int slot = node.type == "Input" ? inputs++ : node.type == "Output" ? outputs++ : 0;
-    std::vector<int> in;
-    for (int from : node.inputs) in.push_back(value(graph, from, Layout::dense));
-    const int out = define(graph, i, Layout::dense);
-    OpPtr op = make_scalar(graph, i, options, slot);
-    report_.push_back({node.name, node.type, "scalar", op->constant_bytes()});
-    emit(std::move(op), i, std::move(in), out);
+    if (choices_[i].inside || choices_[i].neuron >= 0) {
+      // A synapse and its neuron run as one, where the neuron stands.
+      if (choices_[i].inside) build_fast(graph, node.inputs[0], options);
+      else report_.push_back({node.name, node.type, name_of(choices_[i].synapse), 0});
+    } else if (choices_[i].synapse != Synapse::scalar) {
+      build_fast(graph, i, options);
+    } else {
+      build_scalar(graph, i, slot, options);
+    }
   }
   place();
+}
+
+void Program::build_scalar(const GraphDef& graph, int i, int slot, const Options& options) {
+  std::vector<int> in;
+  for (int from : graph.nodes[i].inputs) in.push_back(value(graph, from, Layout::dense));
+  const int out = define(graph, i, Layout::dense);
+  OpPtr op = make_scalar(graph, i, options, slot);
+  report_.push_back({graph.nodes[i].name, graph.nodes[i].type, "scalar", op->constant_bytes()});
+  emit(std::move(op), i, std::move(in), out);
+}
+
+void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
+  const Choice& choice = choices_[i];
+  const NodeDef &node = graph.nodes[i], &input = graph.nodes[node.inputs[0]];
+  const bool dense = choice.synapse == Synapse::dense_rows, fused = choice.neuron >= 0;
+  const int in = value(graph, node.inputs[0],
+                       dense ? Layout::dense : canonical(input, node.type == "Conv" ? Layout::packed_first : Layout::packed_last));
+  const int target = fused ? choice.neuron : i;
+  const int out = define(graph, target, fused ? packed_layout(node) : Layout::dense);
+  OpPtr op = make_fast(node, input, fused ? &graph.nodes[target] : nullptr, choice.synapse, choice.fused,
+                       options.stream, options.isa);
+  const char* name = fused ? name_of(choice.fused) : name_of(choice.synapse);
+  report_.push_back({graph.nodes[target].name, graph.nodes[target].type, name, op->constant_bytes()});
+  emit(std::move(op), target, {in}, out);
 }
 
 // First fit by liveness: a value occupies its bytes from the step that makes it to the last that reads it.
@@ -137,7 +174,8 @@ void Program::run(const Frame& frame) const {
     call.in = in;
     call.out = view(step.out);
     call.state = frame.state + step.state;
-    frame.scratch->clear();
+    call.keep = frame.keep;
+    for (int i = 0; i < frame.parallel->workers(); ++i) frame.scratch[i].clear();
     call.scratch = frame.scratch;
     call.parallel = frame.parallel;
     call.inputs = frame.inputs;

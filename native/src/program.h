@@ -3,11 +3,10 @@
 
 #include <map>
 
+#include "fast_synapse.h"
 #include "op.h"
 
 namespace picojoule {
-
-enum class Isa { scalar, generic, avx2 };
 
 struct Options {
   Isa isa = Isa::scalar;
@@ -16,14 +15,12 @@ struct Options {
   bool body = false;    // inside a Scan: inputs are integers already
 };
 
-// Dense: C order. Packed: planes of bits, channel-minor, see packed.h; the channel is the first or last axis.
-enum class Layout : uint8_t { dense, packed_first, packed_last };
-
 // Memory and borders of one execution.
 struct Frame {
   std::byte* arena = nullptr;
   std::byte* state = nullptr;
   int64_t steps = 1, first = 0;
+  bool keep = false;
   Scratch* scratch = nullptr;
   const Parallel* parallel = nullptr;
   const BorderInput* inputs = nullptr;
@@ -63,11 +60,23 @@ class Program {
     int64_t state;
   };
 
+  struct Choice {
+    Synapse synapse = Synapse::scalar;
+    Fused fused = Fused::none;
+    int neuron = -1;       // of a synapse: the neuron done with it
+    bool inside = false;   // of a neuron: done with its synapse
+  };
+
+  void choose(const GraphDef& graph, const Options& options);
+  void choose_synapse(const GraphDef& graph, int node, const Options& options);
+  void build_fast(const GraphDef& graph, int node, const Options& options);
+  void build_scalar(const GraphDef& graph, int node, int slot, const Options& options);
   int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout
   int define(const GraphDef& graph, int node, Layout layout);
   void emit(OpPtr op, int node, std::vector<int> in, int out);
   void place();
 
+  std::vector<Choice> choices_;  // by node
   std::vector<Value> values_;
   std::vector<Step> steps_;
   std::vector<NodeReport> report_;
@@ -75,7 +84,10 @@ class Program {
   int64_t arena_bytes_ = 0, state_bytes_ = 0;
 };
 
-// Kernels that can run a node, best last is not implied; the first is the scalar oracle.
+// Kernels that can run a node; the first is the scalar oracle.
 std::vector<std::string> kernels_of(const GraphDef& graph, int node, Isa isa);
+
+// The neuron that alone reads a synapse, or -1.
+int neuron_after(const GraphDef& graph, int synapse);
 
 }  // namespace picojoule

@@ -1,0 +1,119 @@
+// The planner: kernels by kind and bits, or as forced by name.
+
+#include "program.h"
+
+#include <algorithm>
+
+namespace picojoule {
+namespace {
+
+bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type == "Linear"; }
+
+// Few weight bits: vertical counting; up to 8: rows of bytes; analogue inputs: dense rows.
+std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts) {
+  if (!input.kind.spikes()) return {Synapse::dense_rows};
+  if (facts.signs || facts.high - facts.low <= 7) return {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows};
+  return {Synapse::event_rows, Synapse::dense_rows};
+}
+
+[[noreturn]] void refuse_kernel(const NodeDef& node, const std::string& kernel, const std::string& why) {
+  node.fail("kernel '" + kernel + "' cannot run it: " + why);
+}
+
+}  // namespace
+
+int neuron_after(const GraphDef& graph, int synapse) {
+  int found = -1;
+  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i)
+    for (int from : graph.nodes[i].inputs) {
+      if (from != synapse) continue;
+      if (found >= 0 || graph.nodes[i].type != "Neuron") return -1;
+      found = i;
+    }
+  return found;
+}
+
+std::vector<std::string> kernels_of(const GraphDef& graph, int index, Isa isa) {
+  std::vector<std::string> names{"scalar"};
+  const NodeDef& node = graph.nodes[index];
+  if (isa == Isa::scalar) return names;
+  if (is_synapse(node)) {
+    const NodeDef& input = graph.nodes[node.inputs[0]];
+    const WeightFacts facts(node, input);
+    for (auto kernel : {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows})
+      if (refuse(node, input, facts, kernel).empty()) names.push_back(name_of(kernel));
+  }
+  if (node.type == "Neuron" && is_synapse(graph.nodes[node.inputs[0]]) &&
+      neuron_after(graph, node.inputs[0]) == index) {
+    const NodeDef &synapse = graph.nodes[node.inputs[0]], &input = graph.nodes[synapse.inputs[0]];
+    const WeightFacts facts(synapse, input);
+    const auto able = [&](Synapse kernel) { return refuse(synapse, input, facts, kernel).empty(); };
+    if ((able(Synapse::event_bits) || able(Synapse::event_rows) || able(Synapse::dense_rows)) &&
+        refuse(synapse, node, facts, Fused::rows, false).empty())
+      names.push_back("rows");
+    if (able(Synapse::event_bits) && refuse(synapse, node, facts, Fused::planes, false).empty()) names.push_back("planes");
+  }
+  return names;
+}
+
+void Program::choose(const GraphDef& graph, const Options& options) {
+  choices_.resize(graph.nodes.size());
+  for (auto& [name, kernel] : options.kernels)
+    if (std::none_of(graph.nodes.begin(), graph.nodes.end(), [&](auto& node) { return node.name == name; }))
+      throw Error("a kernel is forced on '" + name + "', which the graph does not have");
+  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i)
+    if (is_synapse(graph.nodes[i])) choose_synapse(graph, i, options);
+  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
+    const NodeDef& node = graph.nodes[i];
+    auto forced = options.kernels.find(node.name);
+    if (forced == options.kernels.end()) continue;
+    const Choice& choice = choices_[i];
+    std::string chosen = name_of(choice.synapse);
+    if (node.type == "Neuron") chosen = choice.inside ? name_of(choice.fused) : "scalar";
+    const bool may_fall_back = options.stream && node.type == "Neuron";  // a stream may need a wider membrane
+    if (chosen != forced->second && !may_fall_back) refuse_kernel(node, forced->second, "no such kernel fits this node here");
+  }
+}
+
+void Program::choose_synapse(const GraphDef& graph, int index, const Options& options) {
+  const NodeDef &node = graph.nodes[index], &input = graph.nodes[node.inputs[0]];
+  const int after = neuron_after(graph, index);
+  const auto forced = [&](const std::string& name) {
+    auto it = options.kernels.find(name);
+    return it == options.kernels.end() ? std::string() : it->second;
+  };
+  const std::string wanted = forced(node.name), wanted_neuron = after < 0 ? "" : forced(graph.nodes[after].name);
+  if (wanted == "scalar" || (options.isa == Isa::scalar && wanted.empty())) return;
+  if (options.isa == Isa::scalar) refuse_kernel(node, wanted, "the instruction set is scalar");
+
+  const WeightFacts facts(node, input);
+  Choice& choice = choices_[index];
+  if (!wanted.empty()) {
+    for (auto kernel : {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows})
+      if (wanted == name_of(kernel)) choice.synapse = kernel;
+    if (choice.synapse == Synapse::scalar) refuse_kernel(node, wanted, "the engine has no kernel of that name");
+    const std::string why = refuse(node, input, facts, choice.synapse);
+    if (!why.empty()) refuse_kernel(node, wanted, why);
+  } else {
+    std::vector<Synapse> order = preferences(input, facts);
+    if (wanted_neuron == "planes") order = {Synapse::event_bits};
+    for (auto kernel : order)
+      if (choice.synapse == Synapse::scalar && refuse(node, input, facts, kernel).empty()) choice.synapse = kernel;
+  }
+  if (choice.synapse == Synapse::scalar || after < 0 || wanted_neuron == "scalar") return;
+  for (auto fused : {Fused::planes, Fused::rows}) {
+    if (fused == Fused::planes && choice.synapse != Synapse::event_bits) continue;
+    if (!wanted_neuron.empty() && wanted_neuron != name_of(fused)) continue;
+    const std::string why = refuse(node, graph.nodes[after], facts, fused, options.stream);
+    if (!why.empty()) {
+      if (!wanted_neuron.empty() && !options.stream) refuse_kernel(graph.nodes[after], wanted_neuron, why);
+      continue;
+    }
+    choice.fused = choices_[after].fused = fused;
+    choice.neuron = after;
+    choices_[after].inside = true;
+    return;
+  }
+}
+
+}  // namespace picojoule

@@ -1,0 +1,107 @@
+#pragma once
+// The border between the fast synapse kernels, compiled once an instruction set, and the rest of the engine:
+// plain structures and a table of functions.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace picojoule {
+
+// Convolution geometry of one sample; a Linear is one tap with a pixel a token.
+struct FastShape {
+  int64_t channels, words;  // input channels, and 64-bit words of one packed pixel
+  int64_t out_channels, padded;
+  int64_t in[3], out[3], kernel[3], stride[3], before[3], dilation[3];
+  int64_t pixels_in, pixels_out, taps;
+};
+
+// Spikes of all steps as lists, one an image row: byte offsets of weight rows, less a constant a window.
+struct Events {
+  uint32_t* list;    // [T * planes * image rows][in[2] * channels]
+  int32_t* starts;   // [T * planes * image rows][in[2] + 1], into the list of that row
+};
+
+// Weight rows a tap and input channel: bits of output channels (vertical counting) or int8 of them.
+struct FastWeights {
+  const uint8_t* rows = nullptr;
+  int64_t row_bytes = 0;
+  int lists = 1;               // pixels that share a vector of bits
+  int planes = 1;              // bit-planes of the weights
+  int64_t plane_bytes = 0;     // from one bit-plane to the next
+  uint32_t negative = 0;       // offset of the rows that negative spikes add
+  uint32_t zero = 0;           // offset of a row of zeros
+  int double_shift = 0;        // 1: weights are -1 and +1, the sum is twice the count less the events
+  int64_t offset_positive = 0, offset_negative = 0;  // sum = (count << double_shift) - offsets * events
+  bool wide = false;           // int8 rows need 32-bit sums
+  const int16_t* pairs = nullptr;  // dense: [taps * channels / 2][padded][2]
+};
+
+enum class Finish : uint8_t { raw, rows, planes };
+
+// One constant [T|1][padded] of the fused neuron, spread over channels.
+struct Spread {
+  const int32_t* values = nullptr;
+  int64_t t_stride = 0;
+  const int32_t* at(int64_t t) const { return values + t * t_stride; }
+};
+
+// What happens to the sums of a pixel.
+struct Epilogue {
+  Finish finish = Finish::raw;
+  const int32_t* bias = nullptr;  // of the synapse, [padded]
+  std::byte* out = nullptr;
+  int64_t out_row_bytes = 0;
+  // raw: element strides and storage bytes
+  int64_t channel_stride = 0, pixel_stride = 0, element = 4;
+  // fused neurons: packed spikes out
+  int64_t out_words = 0, out_plane_words = 0;
+  int out_planes = 1;
+  bool ternary = false;
+  int64_t first = 0, last_step = 0;  // steps seen before this call; largest t that has constants
+  bool keep = false;
+  std::byte* state = nullptr;
+  int reset = 0;  // 0 hard, 1 soft, 2 none
+  int decay_shift = 0;
+  bool half_up = false;
+  int levels = 1;
+  Spread decay, gain, charge, neg, reset_value, v_init;  // charge: bias of the neuron + gain * bias of the synapse
+  const Spread* thresholds = nullptr;
+  // planes: [t][block][width] vectors of 32 bytes
+  int width = 0;         // membrane planes
+  int gain_shift = 0;
+  bool leak = true, flips = false, resets_to_zero = true;
+  int64_t charge_t = 0, threshold_t = 0, reset_t = 0;  // vectors from step to step (0: steady)
+  const std::byte *charge_planes = nullptr, *threshold_planes = nullptr, *reset_planes = nullptr;
+  const std::byte *flip_mask = nullptr, *valid_mask = nullptr, *init_planes = nullptr;  // [block](, [width])
+};
+
+struct FastJob {
+  FastShape shape;
+  FastWeights weights;
+  Events events;
+  Epilogue end;
+  const std::byte* in = nullptr;  // packed words or dense rows of step 0
+  int64_t in_row_bytes = 0;       // 0: all steps equal, sums are made once
+  int64_t in_element = 1;         // dense: storage bytes
+  int64_t in_channel_stride = 0, in_pixel_stride = 0;  // dense
+  int in_planes = 1;
+  bool in_ternary = false;
+  int64_t steps = 1;
+};
+
+// Functions of one instruction set. `work` holds work_bytes(job) bytes and belongs to one worker.
+struct FastTable {
+  int64_t (*work_bytes)(const FastJob&);
+  void (*decode)(const FastJob&, int64_t begin, int64_t end);  // image rows of all steps and planes
+  void (*event_bits)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // groups of `lists` pixels
+  void (*event_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
+  void (*dense_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
+};
+
+extern const FastTable kFastGeneric;
+extern const FastTable kFastAvx2;
+
+// Membrane widths that the plane kernels are built for.
+inline constexpr int kWidths[] = {8, 10, 12, 14, 16, 18, 20, 24, 32, 48};
+
+}  // namespace picojoule

@@ -1,0 +1,3 @@
+// Fast kernels for AVX2 and BMI2; this file alone is compiled for them (native/CMakeLists.txt).
+#define PJ_TABLE kFastAvx2
+#include "fast_impl.inl"

@@ -1,0 +1,114 @@
+// Which fast kernels can run a synapse and its neuron; every refusal says why.
+
+#include <algorithm>
+#include <cmath>
+
+#include "fast.h"
+#include "fast_synapse.h"
+#include "moves.h"
+
+namespace picojoule {
+
+const char* name_of(Synapse kernel) {
+  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows"};
+  return names[static_cast<int>(kernel)];
+}
+
+const char* name_of(Fused kernel) {
+  static const char* names[] = {"scalar", "rows", "planes"};
+  return names[static_cast<int>(kernel)];
+}
+
+Layout packed_layout(const NodeDef& synapse) {
+  return canonical(synapse, synapse.type == "Conv" ? Layout::packed_first : Layout::packed_last);
+}
+
+WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
+  const Ints weight = node.need("weight").values();
+  const int64_t channels = node.need("weight").shape[0], n = static_cast<int64_t>(weight.size()) / channels;
+  const Ints bias = node.tensor("bias") ? node.tensor("bias")->values() : Ints{0};
+  low = high = weight[0];
+  for (int64_t w : weight) {
+    low = std::min(low, w);
+    high = std::max(high, w);
+    signs = signs && (w == 1 || w == -1);
+  }
+  const long double top = input.kind.high(), bottom = input.kind.low();
+  for (int64_t o = 0; o < channels; ++o) {
+    long double up = 0, down = 0;
+    for (int64_t i = 0; i < n; ++i) (weight[o * n + i] > 0 ? up : down) += weight[o * n + i];
+    const long double b = bias[bias.size() == 1 ? 0 : o];
+    const long double most = up * std::max(top, 0.0L) + down * std::min(bottom, 0.0L);
+    const long double least = down * std::max(top, 0.0L) + up * std::min(bottom, 0.0L);
+    const long double sum = (up - down) * magnitude(input.kind);
+    sum_bound = std::max(sum_bound, sum);
+    total_bound = std::max(total_bound, sum + std::fabs(b));
+    const auto wide = [](long double x) {
+      return static_cast<int64_t>(std::clamp<long double>(x, -static_cast<long double>(Range::kWide), Range::kWide));
+    };
+    outputs.push_back({wide(least + b), wide(most + b)});
+  }
+}
+
+std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel) {
+  if (kernel == Synapse::scalar) return "";
+  const Window w = window_of(node, input);
+  if (w.groups != 1) return "it has groups";
+  if (!fits32(facts.total_bound)) return "its sums pass 32 bits";
+  const Kind& kind = input.kind;
+  if (kernel == Synapse::dense_rows) {
+    if (kind.low() < -32768 || kind.high() > 32767) return "its input passes 16 bits";
+    if (facts.low < -32768 || facts.high > 32767) return "its weights pass 16 bits";
+    return "";
+  }
+  if (kind.name == KindName::time || kind.name == KindName::fixed) return "its input holds no spike counts";
+  if (planes_of(kind) > 16) return "its input has more than 16 bit-planes";
+  const int64_t k = w.taps() * w.channels_in, row = std::max<int64_t>(32, (w.channels_out + 255) / 256 * 256);
+  if (k > (int64_t{1} << 30) / row) return "its weight rows pass 2^30 bytes";
+  if (kernel == Synapse::event_rows) return facts.low < -128 || facts.high > 127 ? "its weights pass 8 bits" : "";
+  if (facts.high - facts.low > 15) return "its weights need more than 4 bit-planes";
+  return w.channels_out > 16384 ? "it has more than 16384 outputs" : "";
+}
+
+namespace {
+
+bool power_of_two(int64_t x, int* log) {
+  if (x <= 0 || (x & (x - 1))) return false;
+  *log = 63 - __builtin_clzll(static_cast<uint64_t>(x));
+  return true;
+}
+
+std::string refuse_planes(const NodeDef& neuron, const NeuronConstants& n, const WeightFacts& facts, bool stream) {
+  if (neuron.kind.name != KindName::binary) return "its spikes are not binary";
+  if (!n.decay.uniform()) return "its decays differ";
+  int log = 0;
+  if (n.decay.values[0] != 0 && (!power_of_two(n.decay.values[0], &log) || log > n.decay_shift))
+    return "its decay is no power of two up to 1";
+  if (!n.gain.steady()) return "its gain changes with time";
+  for (int64_t g : n.gain.values)
+    if (!power_of_two(std::abs(g), &log) || std::abs(g) != std::abs(n.gain.values[0])) return "its gains are not +-2^k";
+  return n.membrane(facts.outputs, n.steps, stream).bits() > 47 ? "its membrane needs more than 48 planes" : "";
+}
+
+}  // namespace
+
+std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFacts& facts, Fused kernel, bool stream) {
+  if (kernel == Fused::none) return "";
+  const NeuronConstants n(neuron);
+  const int64_t axis = channel_axis(neuron, neuron.shape), rank = static_cast<int64_t>(neuron.shape.size());
+  if (axis != (synapse.type == "Conv" ? 0 : rank - 1)) return "its channels are not those of its synapse";
+  if (n.table) return "it has a membrane table";
+  if (neuron.kind.name == KindName::time) return "it gives spike times";
+  if (planes_of(neuron.kind) > 16) return "it has too many levels";
+  if (stream && !n.bounded(facts.outputs)) return "its membrane is not bounded in a stream";
+  if (kernel == Fused::planes) return refuse_planes(neuron, n, facts, stream);
+  if (n.decay_shift > 30) return "its decay shift passes 30";
+  long double gain = 0, bias = 0;
+  for (int64_t g : n.gain.values) gain = std::max(gain, std::fabs(static_cast<long double>(g)));
+  for (int64_t b : n.bias.values) bias = std::max(bias, std::fabs(static_cast<long double>(b)));
+  if (!fits32(2 * (gain * facts.total_bound + bias)) || !n.reach(facts.outputs, stream ? n.kForever : n.steps).fits(31))
+    return "its membrane passes 31 bits";
+  return "";
+}
+
+}  // namespace picojoule

@@ -1,0 +1,3 @@
+// Fast kernels for any processor.
+#define PJ_TABLE kFastGeneric
+#include "fast_impl.inl"

@@ -1,0 +1,408 @@
+// The fast synapse kernels; compiled once an instruction set by fast_generic.cpp and fast_avx2.cpp, which name
+// the table PJ_TABLE.
+
+#include "fast.h"
+#include "simd.h"
+
+#include "fast_events.inl"
+#include "fast_planes.inl"
+
+namespace {
+
+// Memory of one worker, cut from `work`.
+struct Work {
+  uint32_t* lists;   // [in_planes][lists][capacity]
+  int64_t capacity;
+  V* totals;         // [blocks][kMaxPlanes]
+  V* membranes;      // [blocks][width]
+  int32_t *sums, *v, *spikes;
+  int16_t* window;
+};
+
+int64_t blocks_of(const FastJob& job) { return job.weights.lists > 1 ? 1 : (job.shape.out_channels + 255) / 256; }
+
+Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
+  int64_t at = 0;
+  auto take = [&](int64_t n) {
+    std::byte* p = work ? work + at : nullptr;
+    at += (n + 63) / 64 * 64;
+    return p;
+  };
+  Work w;
+  const int64_t k = job.shape.taps * job.shape.channels, lists = job.weights.lists;
+  w.capacity = (k + 48) / 16 * 16;
+  const int64_t channels = most(job.shape.padded, blocks_of(job) * 256) * lists;
+  w.lists = reinterpret_cast<uint32_t*>(take(job.in_planes * lists * w.capacity * 4));
+  w.totals = reinterpret_cast<V*>(take(blocks_of(job) * kMaxPlanes * 32));
+  w.membranes = reinterpret_cast<V*>(take(blocks_of(job) * job.end.width * 32));
+  w.sums = reinterpret_cast<int32_t*>(take(channels * 4));
+  w.v = reinterpret_cast<int32_t*>(take(channels * 4));
+  w.spikes = reinterpret_cast<int32_t*>(take(channels * 4));
+  w.window = reinterpret_cast<int16_t*>(take((k + 2) * 2));
+  if (bytes) *bytes = at;
+  return w;
+}
+
+int64_t work_bytes(const FastJob& job) {
+  int64_t bytes = 0;
+  cut(job, nullptr, &bytes);
+  return bytes;
+}
+
+int64_t constants_at(const Epilogue& e, int64_t t) { return least(e.first + t, e.last_step); }
+
+// -- sums as integers ----------------------------------------------------------------------------------
+
+template <class E>
+void put(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64_t channels) {
+  E* to = reinterpret_cast<E*>(e.out + t * e.out_row_bytes) + p * e.pixel_stride;
+  for (int64_t c = 0; c < channels; ++c) to[c * e.channel_stride] = static_cast<E>(sums[c] + e.bias[c]);
+}
+
+void put_raw(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64_t channels) {
+  if (e.element == 1) return put<int8_t>(e, t, p, sums, channels);
+  if (e.element == 2) return put<int16_t>(e, t, p, sums, channels);
+  if (e.element == 4) return put<int32_t>(e, t, p, sums, channels);
+  put<int64_t>(e, t, p, sums, channels);
+}
+
+// Spike counts of one pixel as bit-planes, 64 channels a word.
+void put_spikes(const Epilogue& e, int64_t t, int64_t p, const int32_t* spikes) {
+  for (int plane = 0; plane < e.out_planes; ++plane) {
+    uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + plane * e.out_plane_words + p * e.out_words;
+    for (int64_t w = 0; w < e.out_words; ++w) {
+      uint64_t word = 0;
+      for (int j = 0; j < 8; ++j) {
+        V32 n;
+        std::memcpy(&n, spikes + w * 64 + j * 8, 32);
+        if (e.ternary) n = plane ? n : -n;  // the sign of -n marks +1
+        else n <<= 31 - plane;
+        word |= sign_bits(n) << (8 * j);
+      }
+      to[w] = word;
+    }
+  }
+}
+
+// One step of the neurons of a pixel in 32-bit integers.
+void step_rows(const Epilogue& e, int64_t t, const int32_t* __restrict sums, int32_t* __restrict v,
+               int32_t* __restrict spikes, int64_t channels, int64_t padded) {
+  const int32_t* __restrict decay = e.decay.at(t);
+  const int32_t* __restrict gain = e.gain.at(t);
+  const int32_t* __restrict charge = e.charge.at(t);
+  const int32_t* __restrict reset = e.reset_value.at(t);
+  const int shift = e.decay_shift;
+  const int32_t half = e.half_up && shift > 0 ? 1 << (shift - 1) : 0;
+  for (int64_t c = 0; c < padded; ++c) {
+    v[c] = ((decay[c] * v[c] + half) >> shift) + gain[c] * sums[c] + charge[c];
+    spikes[c] = 0;
+  }
+  for (int l = 0; l < e.levels; ++l) {
+    const int32_t* __restrict threshold = e.thresholds[l].at(t);
+    for (int64_t c = 0; c < padded; ++c) spikes[c] += v[c] >= threshold[c];
+  }
+  if (e.ternary) {
+    const int32_t* __restrict neg = e.neg.at(t);
+    for (int64_t c = 0; c < padded; ++c) spikes[c] -= v[c] <= neg[c];
+  }
+  if (e.reset == 0)
+    for (int64_t c = 0; c < padded; ++c) v[c] = spikes[c] != 0 ? reset[c] : v[c];
+  if (e.reset == 1)
+    for (int64_t c = 0; c < padded; ++c) v[c] -= spikes[c] * reset[c];
+  for (int64_t c = channels; c < (channels + 63) / 64 * 64; ++c) spikes[c] = 0;
+}
+
+void start_rows(const Epilogue& e, int64_t p, int32_t* v, int64_t padded) {
+  if (e.finish != Finish::rows) return;
+  const int32_t* from = e.first ? reinterpret_cast<const int32_t*>(e.state) + p * padded : e.v_init.at(0);
+  std::memcpy(v, from, padded * 4);
+}
+
+void end_rows(const Epilogue& e, int64_t p, const int32_t* v, int64_t padded) {
+  if (e.finish == Finish::rows && e.keep) std::memcpy(e.state + p * padded * 4, v, padded * 4);
+}
+
+void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, int32_t* v, int32_t* spikes) {
+  if (job.end.finish == Finish::raw) return put_raw(job.end, t, p, sums, job.shape.out_channels);
+  step_rows(job.end, constants_at(job.end, t), sums, v, spikes, job.shape.out_channels, job.shape.padded);
+  put_spikes(job.end, t, p, spikes);
+}
+
+// -- vertical counting ---------------------------------------------------------------------------------
+
+// Counts of block b over all weight and spike planes.
+template <int Lists>
+int total(const FastJob& job, const Work& w, const int64_t* lengths, int64_t block, V* out) {
+  const FastWeights& weights = job.weights;
+  const int spike_planes = job.in_ternary ? 1 : job.in_planes;
+  int planes = 0;
+  for (int j = 0; j < weights.planes; ++j)
+    for (int q = 0; q < spike_planes; ++q) {
+      Rows<Lists> rows;
+      rows.base = weights.rows + j * weights.plane_bytes + block * 32;
+      for (int l = 0; l < Lists; ++l) rows.list[l] = w.lists + (q * Lists + l) * w.capacity;
+      if (j == 0 && q == 0) {
+        planes = count(rows, lengths[q], out);
+        continue;
+      }
+      V term[kMaxPlanes];
+      const int n = count(rows, lengths[q], term);
+      planes = add_shifted(out, planes, term, n, j + q);
+    }
+  return planes;
+}
+
+// Lists of a group of pixels in every spike plane, padded alike; `offset` gets what each pixel subtracts.
+template <int Lists>
+void group_lists(const FastJob& job, int64_t t, int64_t p, const Work& w, int64_t* lengths, int64_t* offset) {
+  const FastWeights& weights = job.weights;
+  const int spike_planes = job.in_ternary ? 1 : job.in_planes;
+  for (int l = 0; l < Lists; ++l) offset[l] = 0;
+  for (int q = 0; q < spike_planes; ++q) {
+    int64_t n[Lists];
+    lengths[q] = 0;
+    for (int l = 0; l < Lists; ++l) {
+      uint32_t* list = w.lists + (q * Lists + l) * w.capacity;
+      n[l] = 0;
+      if (p + l < job.shape.pixels_out) {
+        n[l] = window_list(job, t, q, p + l, 0, list);
+        offset[l] += weights.offset_positive * (n[l] << q);
+        if (job.in_ternary) {
+          const int64_t more = window_list(job, t, 1, p + l, weights.negative, list + n[l]);
+          offset[l] += weights.offset_negative * more;
+          n[l] += more;
+        }
+      }
+      lengths[q] = most(lengths[q], n[l]);
+    }
+    const int64_t padded = (lengths[q] + 15) / 16 * 16;
+    for (int l = 0; l < Lists; ++l) {
+      uint32_t* list = w.lists + (q * Lists + l) * w.capacity;
+      for (int64_t i = n[l]; i < padded; ++i) list[i] = weights.zero;
+    }
+  }
+}
+
+// Planes of one block to integers: sums[lane] = (count << double_shift) - offset.
+void spread(const V* planes, int n, int shift, const int64_t* offset, int lists, int32_t* sums) {
+  const int64_t lanes = 256 / lists;
+  for (int l = 0; l < lists; ++l)
+    for (int64_t c = 0; c < lanes; ++c) sums[l * lanes + c] = -static_cast<int32_t>(offset[l]);
+  const V32 ladder = {1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(planes);
+  for (int group = 0; group < 32; ++group) {
+    V32 sum;
+    std::memcpy(&sum, sums + group * 8, 32);
+    for (int i = 0; i < n; ++i) {
+      const V32 hit = (bytes[i * 32 + group] & ladder) != 0;
+      sum -= hit << (i + shift);  // hit is -1 where set
+    }
+    std::memcpy(sums + group * 8, &sum, 32);
+  }
+}
+
+template <int Lists>
+void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
+  const int64_t blocks = blocks_of(job), padded = job.shape.padded, lane = Lists > 1 ? 256 / Lists : padded;
+  for (int64_t g = begin; g < end; ++g) {
+    const int64_t p = g * Lists, live = least(Lists, job.shape.pixels_out - p);
+    for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, w.v + l * padded, padded);
+    for (int64_t t = 0; t < job.steps; ++t) {
+      if (t == 0 || job.in_row_bytes) {
+        int64_t lengths[64], offset[Lists];
+        group_lists<Lists>(job, t, p, w, lengths, offset);
+        for (int64_t b = 0; b < blocks; ++b) {
+          const int planes = total<Lists>(job, w, lengths, b, w.totals);
+          spread(w.totals, planes, job.weights.double_shift, offset, Lists, w.sums + b * 256);
+        }
+      }
+      for (int64_t l = 0; l < live; ++l)
+        finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * padded, w.spikes);
+    }
+    for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, w.v + l * padded, padded);
+  }
+}
+
+void put_words(const Epilogue& e, int64_t t, int64_t p, int64_t live, int lists, int64_t block, V fired) {
+  uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + p * e.out_words;
+  const int64_t lane_words = 4 / lists;
+  uint64_t words[4];
+  std::memcpy(words, &fired, 32);
+  if (lists == 1) {
+    const int64_t n = least(4, e.out_words - block * 4);
+    for (int64_t i = 0; i < n; ++i) to[block * 4 + i] = words[i];
+    return;
+  }
+  for (int64_t l = 0; l < live; ++l)
+    for (int64_t i = 0; i < e.out_words; ++i) to[l * e.out_words + i] = words[l * lane_words + i];
+}
+
+template <int Lists>
+void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
+  const Epilogue& e = job.end;
+  const int64_t blocks = blocks_of(job), vectors = blocks * e.width;
+  const PlaneNeuron neuron = plane_neuron_of(e.width);
+  for (int64_t g = begin; g < end; ++g) {
+    const int64_t p = g * Lists, live = least(Lists, job.shape.pixels_out - p);
+    std::memcpy(w.membranes, e.first ? e.state + g * vectors * 32 : e.init_planes, vectors * 32);
+    int planes[64];
+    V lanes{};
+    for (int64_t t = 0; t < job.steps; ++t) {
+      const int64_t now = constants_at(e, t);
+      int64_t lengths[64];
+      const bool fresh = t == 0 || job.in_row_bytes;
+      if (fresh) {
+        int64_t offset[Lists];
+        group_lists<Lists>(job, t, p, w, lengths, offset);
+        for (int i = 0; i < 4; ++i) lanes[i] = static_cast<uint64_t>(-(offset[i * Lists / 4] << e.gain_shift));
+      }
+      for (int64_t b = 0; b < blocks; ++b) {
+        V* sum = w.totals + b * kMaxPlanes;
+        if (fresh) planes[b] = total<Lists>(job, w, lengths, b, sum);
+        const V fired = neuron(e, b, now, sum, planes[b], job.weights.double_shift + e.gain_shift, lanes,
+                               w.membranes + b * e.width);
+        put_words(e, t, p, live, Lists, b, fired);
+      }
+    }
+    if (e.keep) std::memcpy(e.state + g * vectors * 32, w.membranes, vectors * 32);
+  }
+}
+
+template <int Lists>
+void event_bits_of(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+  const Work w = cut(job, work, nullptr);
+  if (job.end.finish == Finish::planes) return bits_by_planes<Lists>(job, begin, end, w);
+  bits_by_rows<Lists>(job, begin, end, w);
+}
+
+void event_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+  if (job.weights.lists == 1) return event_bits_of<1>(job, begin, end, work);
+  if (job.weights.lists == 2) return event_bits_of<2>(job, begin, end, work);
+  event_bits_of<4>(job, begin, end, work);
+}
+
+// -- rows of int8 --------------------------------------------------------------------------------------
+
+// sums[0..32) of one block of channels over the lists of all planes, most significant first.
+template <class A, int N>
+void add_rows(const FastJob& job, const Work& w, const int64_t* lengths, int64_t channel, int32_t* sums) {
+  constexpr int lanes = 32 / sizeof(A) / (sizeof(A) == 2 ? 2 : 1);  // elements of one vector of A
+  (void)lanes;
+  const int8_t* rows = reinterpret_cast<const int8_t*>(job.weights.rows) + channel;
+  if constexpr (sizeof(A) == 2) {
+    V16 acc[N] = {};
+    for (int q = job.in_planes; q-- > 0;) {
+      const uint32_t* list = w.lists + q * w.capacity;
+      const bool minus = job.in_ternary && q == 1;
+      if (!job.in_ternary)
+        for (int j = 0; j < N; ++j) acc[j] += acc[j];
+      for (int64_t i = 0; i < lengths[q]; ++i)
+        for (int j = 0; j < N; ++j) {
+          const V16 row = widen16(rows + list[i] + 16 * j);
+          acc[j] = minus ? acc[j] - row : acc[j] + row;
+        }
+    }
+    for (int j = 0; j < N; ++j)
+      for (int i = 0; i < 16; ++i) sums[16 * j + i] = acc[j][i];
+  } else {
+    V32 acc[2 * N] = {};
+    for (int q = job.in_planes; q-- > 0;) {
+      const uint32_t* list = w.lists + q * w.capacity;
+      const bool minus = job.in_ternary && q == 1;
+      if (!job.in_ternary)
+        for (int j = 0; j < 2 * N; ++j) acc[j] += acc[j];
+      for (int64_t i = 0; i < lengths[q]; ++i)
+        for (int j = 0; j < 2 * N; ++j) {
+          const V32 row = widen32(rows + list[i] + 8 * j);
+          acc[j] = minus ? acc[j] - row : acc[j] + row;
+        }
+    }
+    for (int j = 0; j < 2 * N; ++j) std::memcpy(sums + 8 * j, &acc[j], 32);
+  }
+}
+
+template <class A>
+void sum_rows(const FastJob& job, const Work& w, const int64_t* lengths) {
+  int64_t c = 0;
+  for (; c + 64 <= job.shape.padded; c += 64) add_rows<A, 4>(job, w, lengths, c, w.sums + c);
+  for (; c < job.shape.padded; c += 32) add_rows<A, 2>(job, w, lengths, c, w.sums + c);
+}
+
+void event_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+  const Work w = cut(job, work, nullptr);
+  for (int64_t p = begin; p < end; ++p) {
+    start_rows(job.end, p, w.v, job.shape.padded);
+    for (int64_t t = 0; t < job.steps; ++t) {
+      if (t == 0 || job.in_row_bytes) {
+        int64_t lengths[64];
+        for (int q = 0; q < job.in_planes; ++q) lengths[q] = window_list(job, t, q, p, 0, w.lists + q * w.capacity);
+        if (job.weights.wide) sum_rows<int32_t>(job, w, lengths);
+        else sum_rows<int16_t>(job, w, lengths);
+      }
+      finish_rows(job, t, p, w.sums, w.v, w.spikes);
+    }
+    end_rows(job.end, p, w.v, job.shape.padded);
+  }
+}
+
+// -- dense inputs --------------------------------------------------------------------------------------
+
+// Window of one output pixel in the order [channel][tap], zero outside, as int16.
+template <class E>
+void gather(const FastJob& job, int64_t t, int64_t p, int16_t* to) {
+  const FastShape& s = job.shape;
+  const E* in = reinterpret_cast<const E*>(job.in + t * job.in_row_bytes);
+  const int64_t oz = p / (s.out[1] * s.out[2]), oy = p / s.out[2] % s.out[1], ox = p % s.out[2];
+  for (int64_t c = 0; c < s.channels; ++c) {
+    const E* plane = in + c * job.in_channel_stride;
+    for (int64_t a = 0; a < s.kernel[0]; ++a)
+      for (int64_t b = 0; b < s.kernel[1]; ++b)
+        for (int64_t e = 0; e < s.kernel[2]; ++e) {
+          const int64_t z = oz * s.stride[0] - s.before[0] + a * s.dilation[0];
+          const int64_t y = oy * s.stride[1] - s.before[1] + b * s.dilation[1];
+          const int64_t x = ox * s.stride[2] - s.before[2] + e * s.dilation[2];
+          const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1] && x >= 0 && x < s.in[2];
+          *to++ = inside ? static_cast<int16_t>(plane[((z * s.in[1] + y) * s.in[2] + x) * job.in_pixel_stride]) : 0;
+        }
+  }
+  *to = 0;
+}
+
+template <int N>
+void multiply(const int16_t* window, const int16_t* pairs, int64_t count, int64_t padded, int64_t channel, int32_t* sums) {
+  V32 acc[N] = {};
+  for (int64_t k = 0; k < count; ++k) {
+    int32_t two;
+    std::memcpy(&two, window + 2 * k, 4);
+    const V32 pair = {two, two, two, two, two, two, two, two};
+    const int16_t* row = pairs + (k * padded + channel) * 2;
+    for (int j = 0; j < N; ++j) acc[j] += madd((V16)pair, (V16)load(row + 16 * j));
+  }
+  for (int j = 0; j < N; ++j) std::memcpy(sums + 8 * j, &acc[j], 32);
+}
+
+void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+  const Work w = cut(job, work, nullptr);
+  const int64_t padded = job.shape.padded, count = (job.shape.taps * job.shape.channels + 1) / 2;
+  for (int64_t p = begin; p < end; ++p) {
+    start_rows(job.end, p, w.v, padded);
+    for (int64_t t = 0; t < job.steps; ++t) {
+      if (t == 0 || job.in_row_bytes) {
+        if (job.in_element == 1) gather<int8_t>(job, t, p, w.window);
+        else if (job.in_element == 2) gather<int16_t>(job, t, p, w.window);
+        else gather<int32_t>(job, t, p, w.window);
+        int64_t c = 0;
+        for (; c + 64 <= padded; c += 64) multiply<8>(w.window, job.weights.pairs, count, padded, c, w.sums + c);
+        for (; c < padded; c += 32) multiply<4>(w.window, job.weights.pairs, count, padded, c, w.sums + c);
+      }
+      finish_rows(job, t, p, w.sums, w.v, w.spikes);
+    }
+    end_rows(job.end, p, w.v, padded);
+  }
+}
+
+}  // namespace
+
+namespace picojoule {
+const FastTable PJ_TABLE = {work_bytes, decode, event_bits, event_rows, dense_rows};
+}

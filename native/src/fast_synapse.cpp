@@ -1,0 +1,278 @@
+// Builds weight rows and neuron constants of the fast kernels and runs them over pixels.
+
+#include "fast_synapse.h"
+
+#include <algorithm>
+
+#include "fast.h"
+
+namespace picojoule {
+namespace {
+
+int bit_length(uint64_t x) { return x ? 64 - __builtin_clzll(x) : 0; }
+constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+// Planes of one constant value at lane `lane` of [block][width] vectors.
+void set_planes(std::vector<std::byte>& to, int64_t vector, int width, int64_t lane, int64_t value) {
+  for (int i = 0; i < width; ++i)
+    if (value >> i & 1) to[(vector + i) * 32 + lane / 8] |= std::byte(1 << (lane % 8));
+}
+
+class FastOp : public Op {
+ public:
+  FastOp(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused, bool stream,
+         const FastTable& table)
+      : table_(table), kernel_(kernel), window_(window_of(synapse, input)), facts_(synapse, input),
+        weight_(synapse.need("weight").values()) {
+    shape(synapse, input);
+    if (kernel == Synapse::dense_rows) dense_weights();
+    else if (kernel == Synapse::event_rows) byte_weights();
+    else bit_weights();
+    bias_.assign(job_.shape.padded, 0);
+    if (const Tensor* bias = synapse.tensor("bias")) {
+      const Ints given = bias->values();
+      for (int64_t o = 0; o < window_.channels_out; ++o) bias_[o] = static_cast<int32_t>(given[given.size() == 1 ? 0 : o]);
+    }
+    Epilogue& e = job_.end;
+    e.bias = bias_.data();
+    if (fused == Fused::none) raw(synapse);
+    else fuse(synapse, *neuron, fused, stream);
+    weight_ = {};
+  }
+
+  int64_t constant_bytes() const override {
+    return rows_.size() + pairs_.size() * 2 + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
+  }
+  int64_t state_bytes() const override {
+    const Epilogue& e = job_.end;
+    if (e.finish == Finish::rows) return job_.shape.pixels_out * job_.shape.padded * 4;
+    return e.finish == Finish::planes ? groups() * blocks() * e.width * 32 : 0;
+  }
+
+  void run(const Call& call) const override {
+    FastJob job = job_;
+    job.in = call.in[0].data;
+    job.in_row_bytes = call.in[0].row_bytes;
+    job.in_element = bytes_of(call.in[0].dtype);
+    job.steps = call.out.rows;
+    job.end.out = call.out.data;
+    job.end.out_row_bytes = call.out.row_bytes;
+    job.end.element = bytes_of(call.out.dtype);
+    job.end.first = call.first;
+    job.end.keep = call.keep;
+    job.end.state = call.state;
+    if (kernel_ != Synapse::dense_rows) {
+      const int64_t lines = call.in[0].rows * job.in_planes * job.shape.in[0] * job.shape.in[1];
+      job.events.list = call.scratch[0].take<uint32_t>(lines * job.shape.in[2] * job.shape.channels + 16);
+      job.events.starts = call.scratch[0].take<int32_t>(lines * (job.shape.in[2] + 1));
+      call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { table_.decode(job, begin, end); });
+    }
+    const int64_t bytes = table_.work_bytes(job);
+    std::vector<std::byte*> work(call.parallel->workers());
+    for (size_t i = 0; i < work.size(); ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
+    const auto kernel = kernel_ == Synapse::event_bits   ? table_.event_bits
+                        : kernel_ == Synapse::event_rows ? table_.event_rows
+                                                         : table_.dense_rows;
+    call.parallel->run(groups(), [&](int64_t begin, int64_t end, int worker) { kernel(job, begin, end, work[worker]); });
+  }
+
+ private:
+  int64_t groups() const { return (job_.shape.pixels_out + job_.weights.lists - 1) / job_.weights.lists; }
+  int64_t blocks() const { return job_.weights.lists > 1 ? 1 : (window_.channels_out + 255) / 256; }
+  int64_t weight(int64_t o, int64_t tap, int64_t c) const {
+    return weight_[(o * window_.channels_in + c) * window_.taps() + tap];
+  }
+
+  void shape(const NodeDef& synapse, const NodeDef& input) {
+    FastShape& s = job_.shape;
+    s.channels = window_.channels_in;
+    s.words = (s.channels + 63) / 64;
+    s.out_channels = window_.channels_out;
+    s.padded = round_up(s.out_channels, 32);
+    for (int i = 0; i < 3; ++i) {
+      s.in[i] = window_.in[i], s.out[i] = window_.out[i], s.kernel[i] = window_.kernel[i];
+      s.stride[i] = window_.stride[i], s.before[i] = window_.before[i], s.dilation[i] = window_.dilation[i];
+    }
+    s.pixels_in = window_.in_pixels(), s.pixels_out = window_.out_pixels(), s.taps = window_.taps();
+    const bool conv = synapse.type == "Conv";
+    job_.in_channel_stride = conv ? s.pixels_in : 1;
+    job_.in_pixel_stride = conv ? 1 : s.channels;
+    if (kernel_ != Synapse::dense_rows) {
+      job_.in_planes = planes_of(input.kind);
+      job_.in_ternary = input.kind.name == KindName::ternary;
+    }
+  }
+
+  void dense_weights() {
+    const FastShape& s = job_.shape;
+    const int64_t k = s.taps * s.channels;
+    pairs_.assign(round_up(k, 2) * s.padded, 0);
+    for (int64_t o = 0; o < s.out_channels; ++o)
+      for (int64_t i = 0; i < k; ++i)
+        pairs_[(i / 2 * s.padded + o) * 2 + i % 2] = static_cast<int16_t>(weight_[o * k + i]);
+    job_.weights.pairs = pairs_.data();
+  }
+
+  void byte_weights() {
+    const FastShape& s = job_.shape;
+    FastWeights& w = job_.weights;
+    w.row_bytes = s.padded;
+    w.wide = facts_.sum_bound > 32767;
+    rows_.assign(s.taps * s.channels * w.row_bytes + 64, 0);
+    for (int64_t o = 0; o < s.out_channels; ++o)
+      for (int64_t tap = 0; tap < s.taps; ++tap)
+        for (int64_t c = 0; c < s.channels; ++c)
+          rows_[(tap * s.channels + c) * w.row_bytes + o] = static_cast<uint8_t>(weight(o, tap, c));
+    w.rows = rows_.data();
+  }
+
+  // Code w is stored as w - low, or as (w + 1) / 2 for signs; negative spikes add rows of high - w.
+  void bit_weights() {
+    const FastShape& s = job_.shape;
+    FastWeights& w = job_.weights;
+    w.lists = s.out_channels > 128 ? 1 : s.out_channels > 64 ? 2 : 4;
+    w.row_bytes = w.lists == 1 ? blocks() * 32 : 32 / w.lists;
+    const int64_t k = s.taps * s.channels, rows = job_.in_ternary ? 2 * k + 1 : k + 1;
+    const int64_t low = facts_.signs ? -1 : facts_.low, high = facts_.signs ? 1 : facts_.high;
+    w.double_shift = facts_.signs ? 1 : 0;
+    w.offset_positive = facts_.signs ? 1 : -low;
+    w.offset_negative = facts_.signs ? 1 : high;
+    w.planes = std::max(1, bit_length(static_cast<uint64_t>(high - low) >> w.double_shift));
+    w.plane_bytes = rows * w.row_bytes;
+    w.zero = static_cast<uint32_t>(k * w.row_bytes);
+    w.negative = static_cast<uint32_t>((k + 1) * w.row_bytes);
+    rows_.assign(w.planes * w.plane_bytes + 64, 0);
+    for (int64_t o = 0; o < s.out_channels; ++o)
+      for (int64_t i = 0; i < k; ++i) {
+        const int64_t code = weight(o, i / s.channels, i % s.channels);
+        for (int j = 0; j < w.planes; ++j) {
+          uint8_t* at = rows_.data() + j * w.plane_bytes + i * w.row_bytes + o / 8;
+          at[0] |= static_cast<uint8_t>(((code - low) >> w.double_shift >> j & 1) << (o % 8));
+          if (job_.in_ternary) at[w.negative] |= static_cast<uint8_t>(((high - code) >> w.double_shift >> j & 1) << (o % 8));
+        }
+      }
+    w.rows = rows_.data();
+  }
+
+  void raw(const NodeDef& synapse) {
+    const bool conv = synapse.type == "Conv";
+    job_.end.channel_stride = conv ? job_.shape.pixels_out : 1;
+    job_.end.pixel_stride = conv ? 1 : job_.shape.out_channels;
+  }
+
+  void fuse(const NodeDef& synapse, const NodeDef& neuron, Fused fused, bool stream) {
+    const NeuronConstants n(neuron);
+    const Packed out = packed_of(neuron, packed_layout(synapse));
+    Epilogue& e = job_.end;
+    e.finish = fused == Fused::rows ? Finish::rows : Finish::planes;
+    e.out_words = out.words, e.out_planes = out.planes, e.out_plane_words = out.pixels * out.words;
+    e.ternary = n.ternary || neuron.kind.name == KindName::ternary;
+    e.last_step = n.steps - 1;
+    e.reset = static_cast<int>(n.reset);
+    e.half_up = n.half_up;
+    e.decay_shift = n.decay_shift;
+    e.levels = static_cast<int>(n.thresholds.size());
+    if (fused == Fused::rows) spread_constants(n);
+    else plane_constants(n, stream);
+  }
+
+  // Bias of the neuron plus what the bias of the synapse brings, for each step.
+  int64_t charge(const NeuronConstants& n, int64_t t, int64_t c) const { return n.bias.at(t, c) + n.gain.at(t, c) * bias_[c]; }
+
+  void spread_constants(const NeuronConstants& n) {
+    Epilogue& e = job_.end;
+    const int64_t padded = job_.shape.padded;
+    std::vector<std::pair<Spread*, size_t>> places;
+    thresholds_.resize(n.thresholds.size());
+    auto add = [&](Spread& to, bool steady, auto value) {
+      places.push_back({&to, spread_.size()});
+      to.t_stride = steady ? 0 : padded;
+      for (int64_t t = 0; t < (steady ? 1 : n.steps); ++t)
+        for (int64_t c = 0; c < padded; ++c)
+          spread_.push_back(c < n.channels ? static_cast<int32_t>(value(t, c)) : 0);
+    };
+    auto plane = [&](Spread& to, const Plane& p) { add(to, p.steady(), [&](int64_t t, int64_t c) { return p.at(t, c); }); };
+    plane(e.decay, n.decay);
+    plane(e.gain, n.gain);
+    plane(e.neg, n.neg);
+    plane(e.reset_value, n.reset_value);
+    plane(e.v_init, n.v_init);
+    add(e.charge, n.bias.steady() && n.gain.steady(), [&](int64_t t, int64_t c) { return charge(n, t, c); });
+    for (size_t l = 0; l < n.thresholds.size(); ++l) plane(thresholds_[l], n.thresholds[l]);
+    for (auto& [to, at] : places) to->values = spread_.data() + at;
+    e.ternary = n.ternary;
+    e.thresholds = thresholds_.data();
+  }
+
+  void plane_constants(const NeuronConstants& n, bool stream) {
+    Epilogue& e = job_.end;
+    const int needed = n.membrane(facts_.outputs, n.steps, stream).bits() + 1;
+    for (int width : kWidths)
+      if (width >= needed || width == 48) {
+        e.width = width;
+        break;
+      }
+    e.leak = n.decay.values[0] != 0;
+    if (e.leak) e.decay_shift = n.decay_shift - (bit_length(static_cast<uint64_t>(n.decay.values[0])) - 1);
+    const auto size = [](int64_t g) { return static_cast<uint64_t>(g < 0 ? -g : g); };
+    e.gain_shift = bit_length(size(n.gain.values[0])) - 1;
+
+    const int64_t lists = job_.weights.lists, lanes = 256 / lists, vectors = blocks() * e.width;
+    std::vector<std::pair<const std::byte**, size_t>> places;
+    // One set of planes a step; every pixel of a shared vector sees the same channels.
+    auto add = [&](const std::byte*& to, int64_t* t_stride, bool steady, int width, auto value) {
+      const int64_t steps = steady ? 1 : n.steps, per_step = blocks() * width;
+      places.push_back({&to, planes_.size()});
+      std::vector<std::byte> made(steps * per_step * 32);
+      for (int64_t t = 0; t < steps; ++t)
+        for (int64_t o = 0; o < n.channels; ++o)
+          for (int64_t l = 0; l < lists; ++l)
+            set_planes(made, t * per_step + o / 256 * width, width, l * lanes + o % 256, value(t, o));
+      planes_.insert(planes_.end(), made.begin(), made.end());
+      if (t_stride) *t_stride = steady ? 0 : vectors;
+    };
+    auto negative = [&](int64_t c) { return n.gain.at(0, c) < 0; };
+    add(e.charge_planes, &e.charge_t, n.bias.steady(), e.width,
+        [&](int64_t t, int64_t c) { return charge(n, t, c) + (negative(c) ? 1 : 0); });
+    add(e.threshold_planes, &e.threshold_t, n.thresholds[0].steady(), e.width,
+        [&](int64_t t, int64_t c) { return -n.thresholds[0].at(t, c); });
+    const int64_t sign = n.reset == Reset::soft ? -1 : 1;
+    add(e.reset_planes, &e.reset_t, n.reset_value.steady(), e.width,
+        [&](int64_t t, int64_t c) { return sign * n.reset_value.at(t, c); });
+    add(e.init_planes, nullptr, true, e.width, [&](int64_t, int64_t c) { return n.v_init.at(0, c); });
+    add(e.flip_mask, nullptr, true, 1, [&](int64_t, int64_t c) { return negative(c) ? 1 : 0; });
+    add(e.valid_mask, nullptr, true, 1, [&](int64_t, int64_t) { return 1; });
+    for (int64_t c = 0; c < n.channels; ++c) e.flips = e.flips || negative(c);
+    for (int64_t r : n.reset_value.values) e.resets_to_zero = e.resets_to_zero && r == 0;
+    aligned_.reset(new (std::align_val_t(64)) std::byte[planes_.size()]);
+    std::copy(planes_.begin(), planes_.end(), aligned_.get());
+    for (auto& [to, at] : places) *to = aligned_.get() + at;
+  }
+
+  struct Free {
+    void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
+  };
+
+  const FastTable& table_;
+  Synapse kernel_;
+  Window window_;
+  WeightFacts facts_;
+  Ints weight_;
+  FastJob job_;
+  std::vector<uint8_t> rows_;
+  std::vector<int16_t> pairs_;
+  std::vector<int32_t> bias_, spread_;
+  std::vector<Spread> thresholds_;
+  std::vector<std::byte> planes_;
+  std::unique_ptr<std::byte, Free> aligned_;
+};
+
+}  // namespace
+
+OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
+                bool stream, Isa isa) {
+  const FastTable& table = isa == Isa::avx2 ? kFastAvx2 : kFastGeneric;
+  return std::make_unique<FastOp>(synapse, input, neuron, kernel, fused, stream, table);
+}
+
+}  // namespace picojoule

@@ -1,0 +1,39 @@
+#pragma once
+// Choosing and building the fast kernels of Conv and Linear, alone or with the neuron that follows.
+
+#include <string>
+
+#include "neuron_constants.h"
+#include "op.h"
+#include "packed.h"
+
+namespace picojoule {
+
+enum class Isa { scalar, generic, avx2 };
+
+enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows };
+enum class Fused : uint8_t { none, rows, planes };
+
+const char* name_of(Synapse kernel);
+const char* name_of(Fused kernel);
+
+// What the weights of a synapse allow.
+struct WeightFacts {
+  WeightFacts(const NodeDef& node, const NodeDef& input);
+
+  int64_t low = 0, high = 0;      // of the codes
+  bool signs = true;              // all -1 or +1
+  long double sum_bound = 0;      // of |sum| without the bias
+  long double total_bound = 0;    // with it
+  std::vector<Range> outputs;     // a channel, bias included
+};
+
+// Why a kernel cannot run a node; empty when it can.
+std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel);
+std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFacts& facts, Fused kernel, bool stream);
+
+Layout packed_layout(const NodeDef& synapse);  // of its input and output spikes
+OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
+                bool stream, Isa isa);
+
+}  // namespace picojoule

@@ -1,0 +1,90 @@
+#include "packed.h"
+
+#include <algorithm>
+
+namespace picojoule {
+
+int planes_of(const Kind& kind) {
+  if (kind.name == KindName::ternary) return 2;
+  int planes = 1;
+  while (kind.high() >> planes) ++planes;
+  return planes;
+}
+
+Packed packed_of(const NodeDef& node, Layout layout) {
+  Packed p;
+  const bool first = layout == Layout::packed_first;
+  p.channels = node.shape.empty() ? 1 : first ? node.shape[0] : node.shape.back();
+  p.pixels = node.size() / p.channels;
+  p.words = (p.channels + 63) / 64;
+  p.planes = planes_of(node.kind);
+  p.ternary = node.kind.name == KindName::ternary;
+  p.channel_stride = first ? p.pixels : 1;
+  p.pixel_stride = first ? 1 : p.channels;
+  return p;
+}
+
+Layout canonical(const NodeDef& node, Layout layout) {
+  return layout == Layout::packed_first && node.shape.size() < 2 ? Layout::packed_last : layout;
+}
+
+namespace {
+
+class PackOp : public Op {
+ public:
+  explicit PackOp(const Packed& p) : p_(p) {}
+  void run(const Call& call) const override {
+    for (int64_t t = 0; t < call.out.rows; ++t) {
+      std::memset(call.out.row(t), 0, p_.row_bytes());
+      with_integer(call.in[0].dtype, [&](auto zero) {
+        const auto* x = call.in[0].as<decltype(zero)>(t);
+        for (int plane = 0; plane < p_.planes; ++plane)
+          for (int64_t c = 0; c < p_.channels; ++c) {
+            uint64_t* to = call.out.as<uint64_t>(t) + plane * p_.pixels * p_.words + c / 64;
+            const auto* from = x + c * p_.channel_stride;
+            for (int64_t q = 0; q < p_.pixels; ++q) {
+              const int64_t n = from[q * p_.pixel_stride];
+              const uint64_t bit = p_.ternary ? (plane ? n < 0 : n > 0) : static_cast<uint64_t>(n) >> plane & 1;
+              to[q * p_.words] |= bit << (c % 64);
+            }
+          }
+      });
+    }
+  }
+
+ private:
+  Packed p_;
+};
+
+class UnpackOp : public Op {
+ public:
+  explicit UnpackOp(const Packed& p) : p_(p) {}
+  void run(const Call& call) const override {
+    for (int64_t t = 0; t < call.out.rows; ++t)
+      with_integer(call.out.dtype, [&](auto zero) {
+        using E = decltype(zero);
+        E* y = call.out.as<E>(t);
+        std::fill(y, y + p_.channels * p_.pixels, E{0});
+        for (int plane = 0; plane < p_.planes; ++plane)
+          for (int64_t q = 0; q < p_.pixels; ++q) {
+            const uint64_t* from = call.in[0].as<uint64_t>(t) + (plane * p_.pixels + q) * p_.words;
+            for (int64_t w = 0; w < p_.words; ++w)
+              for (uint64_t bits = from[w]; bits; bits &= bits - 1) {
+                const int64_t c = w * 64 + __builtin_ctzll(bits);
+                E& at = y[c * p_.channel_stride + q * p_.pixel_stride];
+                at = static_cast<E>(p_.ternary ? (plane ? -1 : 1) : at + (E{1} << plane));
+              }
+          }
+      });
+  }
+
+ private:
+  Packed p_;
+};
+
+}  // namespace
+
+OpPtr make_pack(const NodeDef& node, Layout layout) { return std::make_unique<PackOp>(packed_of(node, layout)); }
+OpPtr make_unpack(const NodeDef& node, Layout layout) { return std::make_unique<UnpackOp>(packed_of(node, layout)); }
+
+}  // namespace picojoule

@@ -1,0 +1,29 @@
+#pragma once
+// Packed spikes: [plane][pixel][word], channel c of a pixel is bit c % 64 of word c / 64. Planes: one for
+// binary, +1 and -1 for ternary, the binary digits for integer(D).
+
+#include "op.h"
+
+namespace picojoule {
+
+// Dense: C order. Packed: the channel is the first row axis (convolutions) or the last (tokens).
+enum class Layout : uint8_t { dense, packed_first, packed_last };
+
+struct Packed {
+  int64_t channels, pixels, words;
+  int planes;
+  bool ternary;
+  int64_t channel_stride, pixel_stride;  // of the dense row
+
+  int64_t row_bytes() const { return planes * pixels * words * 8; }
+};
+
+int planes_of(const Kind& kind);
+Packed packed_of(const NodeDef& node, Layout layout);
+// The same layout by its one name: rows of one axis are packed_last.
+Layout canonical(const NodeDef& node, Layout layout);
+
+OpPtr make_pack(const NodeDef& node, Layout layout);
+OpPtr make_unpack(const NodeDef& node, Layout layout);
+
+}  // namespace picojoule

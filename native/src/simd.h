@@ -1,0 +1,89 @@
+#pragma once
+// 256 bits as compiler vectors, and the few instructions that vectors of the compiler cannot spell. Included
+// only by files compiled once an instruction set; everything has internal linkage, so that no function built
+// for AVX2 can stand in for a generic one.
+
+#include <cstdint>
+#include <cstring>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+typedef uint64_t V __attribute__((vector_size(32), may_alias));
+typedef int32_t V32 __attribute__((vector_size(32), may_alias));
+typedef int16_t V16 __attribute__((vector_size(32), may_alias));
+typedef int8_t Half8 __attribute__((vector_size(16), may_alias));
+typedef int8_t Quarter8 __attribute__((vector_size(8), may_alias));
+
+inline V load(const void* from) {
+  V v;
+  std::memcpy(&v, from, 32);
+  return v;
+}
+inline void store(void* to, V v) { std::memcpy(to, &v, 32); }
+
+inline V16 widen16(const int8_t* from) {
+#if defined(__AVX2__)
+  return (V16)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+  Half8 h;
+  std::memcpy(&h, from, 16);
+  return __builtin_convertvector(h, V16);
+#endif
+}
+inline V32 widen32(const int8_t* from) {
+#if defined(__AVX2__)
+  return (V32)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#else
+  Quarter8 q;
+  std::memcpy(&q, from, 8);
+  return __builtin_convertvector(q, V32);
+#endif
+}
+
+// Sums of neighbouring int16 products: out[i] = a[2i] b[2i] + a[2i+1] b[2i+1].
+inline V32 madd(V16 a, V16 b) {
+#if defined(__AVX2__)
+  return (V32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+  V32 out;
+  for (int i = 0; i < 8; ++i) out[i] = static_cast<int32_t>(a[2 * i]) * b[2 * i] + static_cast<int32_t>(a[2 * i + 1]) * b[2 * i + 1];
+  return out;
+#endif
+}
+
+// Sign bits of eight int32 as the low bits of a byte.
+inline uint64_t sign_bits(V32 x) {
+#if defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)x));
+#else
+  uint64_t bits = 0;
+  for (int i = 0; i < 8; ++i) bits |= static_cast<uint64_t>(static_cast<uint32_t>(x[i]) >> 31) << i;
+  return bits;
+#endif
+}
+
+// One vector from rows of 16 or 8 bytes that belong to two or four pixels.
+inline V join2(const void* a, const void* b) {
+#if defined(__AVX2__)
+  return (V)_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(a))),
+                                    _mm_loadu_si128(static_cast<const __m128i*>(b)), 1);
+#else
+  V v;
+  std::memcpy(&v, a, 16);
+  std::memcpy(reinterpret_cast<char*>(&v) + 16, b, 16);
+  return v;
+#endif
+}
+inline V join4(const void* a, const void* b, const void* c, const void* d) {
+  uint64_t w[4];
+  std::memcpy(w, a, 8);
+  std::memcpy(w + 1, b, 8);
+  std::memcpy(w + 2, c, 8);
+  std::memcpy(w + 3, d, 8);
+  return V{w[0], w[1], w[2], w[3]};
+}
+
+}  // namespace
