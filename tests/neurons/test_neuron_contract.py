@@ -90,6 +90,21 @@ def test_gradients_reach_x_state_and_come_from_all_outputs(make):
             assert torch.autograd.grad(sum(t.sum() for t in tensors), x)[0].shape == x.shape
 
 
+def test_without_gradients_nothing_else_changes(make):
+    neuron = build(make, 4)
+    x, state = rows(8, 3), None
+    if neuron.causal and not getattr(neuron, "fixed_steps", False):
+        state = neuron.run(rows(8, 3, seed=2), 4).state
+    full = neuron.run(x, 4, state, True)
+    with torch.no_grad():
+        lean = neuron.run(x, 4, state, True)
+        assert torch.equal(neuron(x), neuron.run(x, 4).spikes)
+    assert torch.equal(lean.spikes, full.spikes)
+    assert torch.equal(lean.h, full.h)
+    for a, b in zip(lean.state or (), full.state or ()):
+        assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+
+
 def test_h_only_when_asked(make):
     neuron = build(make, 4)
     x = rows(8, 3)
@@ -137,11 +152,15 @@ def test_a_state_of_another_batch_is_refused(make):
         neuron.run(rows(6, 3), 2, state)
 
 
-def _soft_fire(self, h):
-    if self.kind.name == "integer":
-        return h.clamp(0, self.kind.levels)
-    up = self.surrogate.primitive(h - self.v_th)
-    return up - self.surrogate.primitive(-h - self.v_th) if self.kind.name == "ternary" else up
+def _soft_fire(self, h, out=None):
+    n = (
+        h.clamp(0, self.kind.levels)
+        if self.kind.name == "integer"
+        else self.surrogate.primitive(h - self.v_th)
+    )
+    if self.kind.name == "ternary":
+        n = n - self.surrogate.primitive(-h - self.v_th)
+    return n if out is None else out.copy_(n)
 
 
 def _soft_fired(self, h, n):

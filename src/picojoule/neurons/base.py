@@ -85,6 +85,10 @@ class Neuron(nn.Module):
         """The operator: current rows [T*B, ...] and state -> Fired."""
         raise TypeError(f"{type(self).__name__} defines no run(x, T, state, want_h)")
 
+    def spikes(self, x: Tensor, T: int) -> Tensor:
+        """Spikes from rest, where nobody asks for the state."""
+        return self.run(x, T).spikes
+
     def lower(self) -> NeuronSpec:
         """The neuron as constants, for packing.
 
@@ -127,23 +131,24 @@ class Neuron(nn.Module):
             ShapeError: the rows are not a multiple of T.
             NonFiniteError: NaN or infinite current while torch.autograd anomaly detection is on.
         """
-        active = timeline.current_stream()
+        tracing = torch.compiler.is_compiling()
+        active = None if tracing else timeline.current_stream()
         if T is None:
             T = active.T if active is not None else self.T
-        if torch.compiler.is_exporting():
+        if tracing and torch.compiler.is_exporting():
             return self.exported(x, T)
         if T < 1 or x.shape[0] % T:
             raise ShapeError(
                 f"{module_path(self)}: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows "
                 "are [T*B, ...]: use timeline.repeat or timeline.fold at the entry, or set_steps(model, T)"
             )
-        if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and not torch.isfinite(x).all():
+        if not tracing and torch.is_anomaly_enabled() and not torch.isfinite(x).all():
             raise NonFiniteError(
                 f"{module_path(self)}: the input current holds NaN or infinity; look at the layer before it "
                 "(learning rate, BatchNorm of an empty batch, mixed precision)"
             )
         if active is None:
-            return self.run(x, T).spikes
+            return self.spikes(x, T)
         if not self.causal:
             raise CausalityError(
                 f"{module_path(self)} looks at future steps and cannot run in a stream; use a masked "

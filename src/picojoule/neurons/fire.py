@@ -38,20 +38,20 @@ class FireRule:
         if self.rounding not in ROUNDINGS:
             raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
 
-    def fire(self, h: Tensor) -> Tensor:
-        """n for membranes h, the same shape and dtype."""
+    def fire(self, h: Tensor, out: Tensor | None = None) -> Tensor:
+        """n for membranes h, the same shape and dtype; written to `out` when it is given."""
+        if out is None:
+            out = torch.empty_like(h)
         if self.kind.name == "integer":
-            c = h.clamp(0, self.kind.levels)
+            torch.clamp(h, 0, self.kind.levels, out=out)
             if self.rounding == "half_even":
-                return c.round()
-            whole = c.floor()
+                return out.round_()
+            whole = out.floor()
             # floor(c + 1/2) would round c + 1/2 first and fire just below a half.
-            return whole + (c - whole >= 0.5).to(h.dtype)
-        up = h > self.v_th if self.strict else h >= self.v_th
-        if self.kind.name == "ternary":
-            down = h < -self.v_th if self.strict else h <= -self.v_th
-            return up.to(h.dtype) - down.to(h.dtype)
-        return up.to(h.dtype)
+            return torch.add(whole, (out - whole >= 0.5).to(h.dtype), out=out)
+        above, below = (torch.gt, torch.lt) if self.strict else (torch.ge, torch.le)
+        above(h, self.v_th, out=out)
+        return out.sub_(below(h, -self.v_th).to(h.dtype)) if self.kind.name == "ternary" else out
 
     def grad(self, h: Tensor) -> Tensor:
         """dn/dh as the backward pass believes it."""

@@ -83,35 +83,39 @@ class _Leaky(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        v0: Tensor,
+        v0: Tensor | None,
         decay: Number,
         gain: Number,
         bias: Number,
         T: int,
-        p: Any,
-        want_h: bool,
+        p: LeakyParams,
+        want: tuple[bool, bool],
     ) -> Any:
-        n, v, h = forward_kernel(x, v0, p, T)
-        ctx.save_for_backward(*((x, v0, h, n, *p.learned) if p.learned else (h, n)))
+        n, v, h = forward_kernel(x, v0, p, T, want[0])
+        if p.learned:
+            ctx.save_for_backward(h, n, x, *(() if v0 is None else (v0,)))
+        else:
+            ctx.save_for_backward(h, n)
         ctx.p = p
         ctx.set_materialize_grads(False)
         s = n if p.out_scale == 1 else n * p.out_scale
-        return s.reshape(x.shape), v, h.reshape(x.shape).clone() if want_h else None
+        return s.flatten(0, 1), v, h.flatten(0, 1).clone() if want[1] and h is not None else None
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
         p = ctx.p
-        if not p.learned:
-            h, n = ctx.saved_tensors
-            constants: list[Tensor | None] = [None, None, None]
-            dh, dv = backward_kernel(h, n, p, *grads)
-        else:
-            x, v0, h, n, *_ = ctx.saved_tensors
-            dh, dv = backward_kernel(h, n, p, *grads)
-            constants = constant_grads(x, v0, h, n, dh, p)
+        h, n, *rest = ctx.saved_tensors
+        dh, dv = backward_kernel(h, n, p, *grads)
+        constants: list[Tensor | None] = [None, None, None]
+        if rest:
+            constants = constant_grads(rest[0], rest[1] if len(rest) > 1 else None, h, n, dh, p)
         dx = dh if not isinstance(p.gain, Tensor) and p.gain == 1 else dh * p.gain
-        return dx.reshape(-1, *h.shape[2:]), dv, *constants, None, None, None
+        if not ctx.needs_input_grad[1]:
+            dv = None
+        elif dv is None:
+            dv = torch.zeros_like(h[0])
+        return dx.flatten(0, 1), dv, *constants, None, None, None
 
 
 def leaky(
@@ -121,16 +125,24 @@ def leaky(
     p: LeakyParams,
     quant: nn.Module | None = None,
     want_h: bool = False,
+    want_v: bool = True,
 ) -> Fired:
     """Same result as `leaky_reference`, with one analytic backward instead of autograd over steps.
 
-    A membrane quantizer brings its own derivative, so that case runs the reference.
+    A membrane quantizer brings its own derivative, so that case runs the reference. Without `want_v` the
+    state is None.
     """
     if quant is not None:
         return leaky_reference(x, T, state, p, quant, want_h)
-    v0 = start(x, T, state, p.v_init)
-    spikes, v, h = _Leaky.apply(x, v0, p.decay, p.gain, p.bias, T, p, want_h)  # type: ignore[misc]
-    return Fired(spikes, Membrane(v), h)
+    v0 = None if state is None else start(x, T, state, p.v_init)
+    if not torch.is_grad_enabled():
+        n, v, h = forward_kernel(x, v0, p, T, want_v, want_h)
+        spikes = (n if p.out_scale == 1 else n * p.out_scale).flatten(0, 1)
+        h = h.flatten(0, 1) if want_h and h is not None else None
+    else:
+        wants = (want_v, want_h)
+        spikes, v, h = _Leaky.apply(x, v0, p.decay, p.gain, p.bias, T, p, wants)  # type: ignore[misc]
+    return Fired(spikes, None if v is None else Membrane(v), h)
 
 
 class LeakyNeuron(Neuron):
@@ -147,6 +159,12 @@ class LeakyNeuron(Neuron):
         if torch.compiler.is_compiling() and self.membrane_quant is None:
             return leaky_compiled(x, T, state, self.params(), self.leaf, want_h)
         return leaky(x, T, state, self.params(), self.membrane_quant, want_h)
+
+    def spikes(self, x: Tensor, T: int) -> Tensor:
+        """See Neuron.spikes: the last reset is left out."""
+        if self.membrane_quant is not None or torch.compiler.is_compiling():
+            return self.run(x, T).spikes
+        return leaky(x, T, None, self.params(), want_v=False).spikes
 
     def lower(self) -> NeuronSpec:
         """Constants for packing."""

@@ -8,7 +8,7 @@ tensors, in the order decay, gain, bias.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def leaky_op(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> 
     """Spikes [T*B, ...], membrane after the last step [B, ...] and membranes before firing [T*B, ...]."""
     p = _params(key, learned)
     n, v, h = forward_kernel(x, v0, p, T)
+    v, h = cast(Tensor, v), cast(Tensor, h)  # both are wanted
     s = n if p.out_scale == 1 else n * p.out_scale
     return s.reshape(x.shape), v, h.reshape(x.shape).clone()  # an output may not be a view of an input
 
@@ -61,7 +62,7 @@ def leaky_backward_op(
     with torch.no_grad():
         constants = [g for g in constant_grads(x, v0, steps, n, dh, p) if g is not None]
         dx = dh * p.gain
-    return [dx.reshape(x.shape), dv.clone(), *constants]
+    return [dx.reshape(x.shape), torch.zeros_like(v0) if dv is None else dv, *constants]
 
 
 @leaky_backward_op.register_fake

@@ -93,7 +93,8 @@ class Recurrent(nn.Module):
         missing = [name for name in ("state_rows", "out_row") if not hasattr(cell, name)]
         if missing:
             raise ShapeError(
-                f"the cell {type(cell).__name__} lacks {' and '.join(missing)}: a cell tells the shapes of its "
+                f"the cell {type(cell).__name__} lacks {' and '.join(missing)}: a cell tells the "
+                "shapes of its "
                 "state and output rows (see RecurrentLIF)"
             )
         if T < 1:
@@ -131,7 +132,8 @@ class Recurrent(nn.Module):
             return _recurrent_op(x, T, leaf_key(self), list(self.cell.out_row(tuple(x.shape[1:]))))
         if x.shape[0] % T:
             raise ShapeError(
-                f"Recurrent: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows are [T*B, ...]"
+                f"Recurrent: the leading axis of {tuple(x.shape)} is not a multiple of T={T}; rows "
+                "are [T*B, ...]"
             )
         if active is None:
             return self.run(x, T)[0]
@@ -143,16 +145,17 @@ class Recurrent(nn.Module):
     def run(
         self, x: Tensor, T: int, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Outputs [T*B, ...] and the state after step T."""
+        """Outputs [T*B, ...] and the state after step T; None starts at zero."""
         steps = x.reshape(T, x.shape[0] // T, *x.shape[1:])
         if state is None:
             state = tuple(x.new_zeros(steps.shape[1], *row) for row in self.state_rows(tuple(x.shape[1:])))
         out = []
-        with timeline.streaming(None):  # the cell's own neurons have no memory beside `state`
+        held: tuple[Tensor, ...] = state
+        with timeline.streaming(None):  # the cell's own neurons have no memory beside `held`
             for current in steps:
-                y, state = self.cell(current, state)
+                y, held = self.cell(current, held)
                 out.append(y)
-        return torch.cat(out), tuple(state)
+        return torch.cat(out), tuple(held)
 
     def extra_repr(self) -> str:
         return f"T={self.T}"
