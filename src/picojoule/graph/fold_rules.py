@@ -70,8 +70,10 @@ def _byte_input(f: Folder, node: g.Input, gain: Array, bias: Array, axis: int) -
 def fold_output(f: Folder, node: g.Output) -> Sym:
     """Integers of an output lie on a dyadic grid, so that they compare like the real values."""
     sym = f.inputs(node)[0]
-    if not (dyadic(sym) == 0 and sym.kind.is_spikes):
-        sym = f.on_grid(sym, max(f.grid.out_frac, 0), node)
+    if not sym.kind.is_spikes:
+        sym = f.on_grid(sym, f.grid.out_frac, node)
+    elif dyadic(sym) != 0:  # spikes that stand for a fraction leave as numbers
+        sym = f.numbers(sym, f.grid.out_frac, node)
     spikes = sym.kind.is_spikes
     return f.emit(
         OutputOp(node.key),
@@ -110,7 +112,7 @@ def fold_scan(f: Folder, node: g.Scan) -> Sym:
 
 def weights(f: Folder, node: g.Conv | g.Linear) -> tuple[Array, Array, g.Coding, Array | None]:
     """Integer codes at full shape, real value of one code [C_out|1], coding, and code words."""
-    raw = g.weight_codes(f.graph, node)
+    raw = f.graph.tensor(node.weight)  # a captured graph holds code words looked up already
     if node.coding.name != "float":
         words = None if node.coding.codebook is None else f.tensor(node.coding.codebook)
         return raw.astype(np.int64), f.tensor(node.scale).reshape(-1), node.coding, words

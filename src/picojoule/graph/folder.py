@@ -34,7 +34,7 @@ class Folder:
         self.ops: list[Op] = []
         self.syms: dict[str, Sym] = {}
         self._taken = {node.name for node in graph.nodes}
-        self._grids: dict[tuple[str, int], Sym] = {}
+        self._grids: dict[tuple[object, ...], Sym] = {}
 
     def inputs(self, node: g.Node) -> list[Sym]:
         """Symbolic edges that a node reads."""
@@ -81,7 +81,12 @@ class Folder:
         op.frac = f if f is not None and f >= 0 else 0
         if op.kind is not None:
             low, high = min(low, op.kind.low), max(high, op.kind.high)
-        bits = min(bits_for(low, high), 63)
+        bits = bits_for(low, high)
+        if bits > 62:
+            raise PackError(
+                f"{place(node)} needs {bits} bits: use fewer fraction bits here or before it, "
+                f"Grid(nodes={{{node.name!r}: ...}})"
+            )
         self.ops.append(op)
         return found.with_(kind=op.kind or fixed(bits, op.frac), low=low, high=high)
 
@@ -94,64 +99,42 @@ class Folder:
             return sym
         if not sym.name:
             raise PackError(f"{place(node)} uses a constant where only data can be packed")
-        key = (sym.name, frac)
-        known = self._grids.get(key)
-        if known is not None and known.shape == sym.shape:
-            return known
-        made = self._materialise(sym, frac, node)
-        self._grids[key] = made
-        return made
+        # one integer may stand for several reals: a BatchNorm is part of the edge, not a node
+        key = (sym.name, frac, sym.shape, sym.scale.tobytes(), sym.offset.tobytes())
+        if key not in self._grids:
+            self._grids[key] = self.numbers(sym, frac, node)
+        return self._grids[key]
 
-    def _materialise(self, sym: Sym, frac: int, node: g.Node) -> Sym:
-        base = f"{sym.name}.grid"
-        if sym.scale.shape[0] > 1 or sym.offset.shape[0] > 1:
-            return self._over_time(sym, frac, node)
+    def numbers(self, sym: Sym, frac: int, node: g.Node) -> Sym:
+        """An Affine that gives `sym` the scale 2^-frac and no offset."""
         axes = varying(sym.scale, sym.offset)
         if len(axes) > 1:
-            flat = self.flat(sym, node)
-            made = self._materialise(flat, frac, node)
+            made = self.numbers(self.flat(sym, node), frac, node)
             return self.unflat(made, sym.shape, node)
-        axis = min(axes) if axes else 0
+        axis, ndim = min(axes) if axes else 0, len(sym.shape)
         gain, bias = plane(sym.scale, axis), plane(sym.offset, axis)
         if gain is None or bias is None:
             raise PackError(f"{place(node)} needs a channel axis for the grid of {sym.name!r}")
+        if gain.shape[0] > 1 or bias.shape[0] > 1:
+            return self._over_time(sym, axis, gain, bias, frac, node)
         shift = _shift(gain, bias, frac, max(abs(sym.low), abs(sym.high), 1))
         op = AffineOp(gain[0], bias[0], axis, frac, shift)
-        ndim = len(sym.shape)
-        unit = scalar(2.0**-frac, ndim)
-        return self.emit(op, node, [sym], sym.shape, sym.steps, unit, scalar(0, ndim), name=base)
+        unit, zero = scalar(2.0**-frac, ndim), scalar(0, ndim)
+        return self.emit(op, node, [sym], sym.shape, sym.steps, unit, zero, name=f"{sym.name}.grid")
 
-    def _over_time(self, sym: Sym, frac: int, node: g.Node) -> Sym:
-        """Scale or offset that change over the steps: a diagonal mix evens the scale, its bias adds the offset."""
-        ndim, T = len(sym.shape), max(sym.steps, 1)
-        base, later = f"{sym.name}.steps", sym.offset
-        if sym.scale.shape[0] > 1:
-            if varying(sym.scale):
-                raise PackError(
-                    f"{place(node)} reads an edge whose scale changes over time and channels at once, which only a "
-                    "neuron takes; put a neuron between"
-                )
-            weights = sym.scale.reshape(-1)
-            unit = 2.0 ** math.ceil(math.log2(max(float(np.abs(weights).max()), 2.0**-60)))
-            op = TimeMixOp(np.diag(weights / unit), 15, 0, True)
-            sym = self.emit(
-                op, node, [sym], sym.shape, sym.steps, scalar(unit * 2.0**-15, ndim), later, name=base
-            )
-        if later.shape[0] == 1:
-            return self._materialise(sym, frac, node)
+    def _over_time(self, sym: Sym, axis: int, gain: Array, bias: Array, frac: int, node: g.Node) -> Sym:
+        """Scale or offset that change over the steps: a diagonal mix evens the one and adds the other."""
+        ndim, T, name = len(sym.shape), max(sym.steps, 1), f"{sym.name}.steps"
         sym = sym.with_(offset=scalar(0, ndim))
-        f = dyadic(sym)
-        even = sym if f is not None and 0 <= f <= frac else self._materialise(sym, frac, node)
-        axes = varying(later)
-        bias = plane(later, min(axes) if axes else 0)
-        if bias is None:
-            raise PackError(
-                f"{place(node)} reads an edge whose offset changes over time and several axes, which only a neuron "
-                "takes; put a neuron between"
-            )
-        step = float(even.scale.reshape(-1)[0])
-        op = TimeMixOp(np.eye(T), 0, min(axes) if axes else 0, True, bias, step)
-        return self.emit(op, node, [even], sym.shape, sym.steps, even.scale, even.offset, name=base)
+        if gain.shape[0] > 1:
+            unit = 2.0 ** math.ceil(math.log2(max(float(np.abs(gain).max()), 2.0**-60)))
+            matrix = np.stack([np.diag(row) for row in (gain / unit).T])
+            op = TimeMixOp(matrix[0] if len(matrix) == 1 else matrix, 15, axis, True)
+            scale = scalar(unit * 2.0**-15, ndim)
+            sym = self.emit(op, node, [sym], sym.shape, sym.steps, scale, scalar(0, ndim), name=name)
+        even = self.on_grid(sym, frac, node)
+        op = TimeMixOp(np.eye(T), 0, axis, True, bias, float(even.scale.reshape(-1)[0]))
+        return self.emit(op, node, [even], sym.shape, sym.steps, even.scale, even.offset, name=name)
 
     def flat(self, sym: Sym, node: g.Node) -> Sym:
         """Rows viewed as [size], so that every element is a channel."""

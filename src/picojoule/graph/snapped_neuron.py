@@ -150,7 +150,7 @@ class NeuronOp(Op):
             h = h - n * reset
         if table is not None:
             breaks, values = (part.to(h.dtype) for part in table)
-            h = through(h, values[torch.bucketize(h.detach(), breaks, right=True)])
+            h = through(h, values[torch.bucketize(h.detach().contiguous(), breaks, right=True)])
         return h
 
     def interval(self, *ranges: Range) -> Range:

@@ -189,7 +189,7 @@ class Weighted(Op):
         return through(q, value)
 
     def interval(self, *ranges: Range) -> Range:
-        low, high = min(ranges[0][0], 0), max(ranges[0][1], 0)
+        low, high = float(min(ranges[0][0], 0)), float(max(ranges[0][1], 0))
         codes = self.codes().detach().flatten(1)
         up, down = codes.clamp_min(0).sum(1), codes.clamp_max(0).sum(1)
         if not codes.numel():
@@ -267,7 +267,7 @@ class AffineOp(Op):
         return shift_right(gain * x + bias, self.shift, "half_up")
 
     def interval(self, *ranges: Range) -> Range:
-        low, high = ranges[0]
+        low, high = map(float, ranges[0])
         gain, bias = (c.detach() for c in self.constants())
         a, b = gain * low + bias, gain * high + bias
         half = 2 ** (self.shift - 1) if self.shift else 0
@@ -282,7 +282,7 @@ class AffineOp(Op):
 
 
 class TimeMixOp(Op):
-    """y[t] = sum_j M[t, j] x[j] + b[t], M = round(matrix * 2^bits), b = round(bias / unit), bias [T|1, C|1]."""
+    """y[t] = sum_j M[t, j] x[j] + b[t], M = round(matrix * 2^bits), b = round(bias / unit)."""
 
     def __init__(
         self,
@@ -324,7 +324,7 @@ class TimeMixOp(Op):
         return rounded(self.bias.double() / self.unit)
 
     def interval(self, *ranges: Range) -> Range:
-        low, high = ranges[0]
+        low, high = map(float, ranges[0])
         m = self.constants().detach()
         up, down = m.clamp_min(0).sum(-1), m.clamp_max(0).sum(-1)
         bias = self.offsets().detach()
@@ -350,7 +350,7 @@ class LutOp(Op):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
         values = rounded(self.values.double() * 2.0**self.frac).to(x.dtype)
-        return values[torch.bucketize(x.detach(), self.breaks.to(x.dtype), right=True)]
+        return values[torch.bucketize(x.detach().contiguous(), self.breaks.to(x.dtype), right=True)]
 
     def interval(self, *ranges: Range) -> Range:
         values = rounded(self.values.double() * 2.0**self.frac).detach()
