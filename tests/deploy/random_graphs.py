@@ -51,7 +51,9 @@ class Builder:
         self.tensors[name] = np.asarray(array, dtype=dtype)
         return name
 
-    def add(self, cls: type[g.Node], inputs: tuple[str, ...], kind: Kind, shape: Any, steps: int, **fields: Any) -> str:
+    def add(
+        self, cls: type[g.Node], inputs: tuple[str, ...], kind: Kind, shape: Any, steps: int, **fields: Any
+    ) -> str:
         name = f"{cls.__name__.lower()}{len(self.nodes)}"
         edge = g.Edge(kind, tuple(int(n) for n in shape), steps)
         self.nodes.append(cls(name=name, inputs=inputs, edge=edge, **fields))
@@ -68,10 +70,14 @@ class Builder:
             bits = int(self.rng.integers(4, 12))
             table = self.rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (self.pick(1, shape[0]), 256))
             return self.add(g.Input, (), kinds.fixed(bits, 4), shape, 0, table=self.const(table), axis=0)
-        return self.add(g.Input, (), kinds.fixed(int(self.rng.integers(2, 12)), int(self.rng.integers(0, 6))), shape, 0)
+        return self.add(
+            g.Input, (), kinds.fixed(int(self.rng.integers(2, 12)), int(self.rng.integers(0, 6))), shape, 0
+        )
 
     def events(self, shape: tuple[int, ...]) -> str:
-        kind = self.pick(kinds.binary, kinds.binary, kinds.ternary, kinds.integer(int(self.rng.integers(2, 9))))
+        kind = self.pick(
+            kinds.binary, kinds.binary, kinds.ternary, kinds.integer(int(self.rng.integers(2, 9)))
+        )
         return self.add(g.Input, (), kind, shape, self.T)
 
     def repeat(self, x: str) -> str:
@@ -86,7 +92,9 @@ class Builder:
         if name == "codebook":
             word = self.pick(*[w for w in (1, 2, 3, 4, 8) if size // shape[0] % w == 0])
             count = self.pick(2, 4, 16, 32)
-            book = self.pick(self.rng.choice([-1, 1], (count, word)), self.rng.integers(-20, 21, (count, word)))
+            book = self.pick(
+                self.rng.choice([-1, 1], (count, word)), self.rng.integers(-20, 21, (count, word))
+            )
             index = self.rng.integers(0, count, (shape[0], size // shape[0] // word))
             bits = max(1, int(count - 1).bit_length())
             fields = {
@@ -159,7 +167,9 @@ class Builder:
         rng, edge = self.rng, self.edge(x)
         axis = (0 if len(edge.shape) > 2 else -1) if axis is None else axis
         steps, C = max(edge.steps, 1), edge.shape[axis]
-        kind = kind or self.pick(kinds.binary, kinds.binary, kinds.binary, kinds.ternary, kinds.integer(int(rng.integers(2, 6))))
+        kind = kind or self.pick(
+            kinds.binary, kinds.binary, kinds.binary, kinds.ternary, kinds.integer(int(rng.integers(2, 6)))
+        )
         plain = self.chance(0.5)
         scale = max(2, int(np.sqrt(max(-edge.kind.low, edge.kind.high)) * 2))
 
@@ -179,8 +189,12 @@ class Builder:
             gain = plane(-3, 4)
         levels = kind.levels if kind.name == "integer" else 1
         base = plane(1, scale, (1,)) << frac
-        thresholds = np.concatenate([base + i * int(rng.integers(1, scale)) for i in range(levels)]) if plain else np.sort(
-            np.concatenate([base] * levels) + np.sort(rng.integers(0, scale * 2, (levels, 1, 1)), 0), 0
+        thresholds = (
+            np.concatenate([base + i * int(rng.integers(1, scale)) for i in range(levels)])
+            if plain
+            else np.sort(
+                np.concatenate([base] * levels) + np.sort(rng.integers(0, scale * 2, (levels, 1, 1)), 0), 0
+            )
         )
         neg = -plane(1, scale) if kind.name == "ternary" else None
         bias, reset_value, v_init = plane(-5, 6), plane(-2, scale), rng.integers(-4, 5, (1, self.pick(1, C)))
@@ -297,7 +311,9 @@ class Builder:
 
     def matmul(self, a: str, b: str) -> str:
         ea, eb = self.edge(a), self.edge(b)
-        ends = [p * q * ea.shape[-1] for p in (ea.kind.low, ea.kind.high) for q in (eb.kind.low, eb.kind.high)]
+        ends = [
+            p * q * ea.shape[-1] for p in (ea.kind.low, ea.kind.high) for q in (eb.kind.low, eb.kind.high)
+        ]
         shape = (*np.broadcast_shapes(ea.shape[:-2], eb.shape[:-2]), ea.shape[-2], eb.shape[-1])
         kind = kinds.fixed(bits_for(min(-1, *ends), max(0, *ends)), 0)
         return self.add(g.MatMul, (a, b), kind, shape, ea.steps)
@@ -312,9 +328,15 @@ class Builder:
         edge = self.edge(x)
         top = min(2000, max(1, edge.kind.high))
         breaks = np.sort(self.rng.integers(-top, top + 1, int(self.rng.integers(1, 8))))
-        values = self.rng.integers(0, 2, len(breaks) + 1) if self.chance(0.3) else self.rng.integers(-50, 51, len(breaks) + 1)
+        values = (
+            self.rng.integers(0, 2, len(breaks) + 1)
+            if self.chance(0.3)
+            else self.rng.integers(-50, 51, len(breaks) + 1)
+        )
         kind = kinds.binary if values.min() >= 0 and values.max() <= 1 else kinds.fixed(7, 0)
-        return self.add(g.Lut, (x,), kind, edge.shape, edge.steps, breaks=self.const(breaks), values=self.const(values))
+        return self.add(
+            g.Lut, (x,), kind, edge.shape, edge.steps, breaks=self.const(breaks), values=self.const(values)
+        )
 
     def concat(self, a: str, b: str) -> str:
         ea, eb = self.edge(a), self.edge(b)
@@ -359,7 +381,16 @@ class Builder:
 
         put(g.Input, "x", (), edge.kind)
         put(g.Input, "state0", (), wide)
-        put(g.Affine, "leak", ("state0",), wide, gain=body.const([1]), bias=body.const([1]), shift=2, rounding="floor")
+        put(
+            g.Affine,
+            "leak",
+            ("state0",),
+            wide,
+            gain=body.const([1]),
+            bias=body.const([1]),
+            shift=2,
+            rounding="floor",
+        )
         put(g.Add, "sum", ("x", "leak"), wide, shifts=(0, 0), signs=(1, 1))
         put(g.Lut, "fire", ("sum",), kinds.binary, breaks=body.const([1]), values=body.const([0, 1]))
         put(g.Output, "out", ("fire",), kinds.binary, key="y")
@@ -383,7 +414,9 @@ class Builder:
 def _step(b: Builder, x: str) -> str:
     """One random stage on a map [C, *space] with small integers."""
     space = len(b.edge(x).shape) - 1
-    match b.pick("conv", "conv", "conv", "conv", "residual", "pool", "misc", "misc", "concat", "time", "attention"):
+    match b.pick(
+        "conv", "conv", "conv", "conv", "residual", "pool", "misc", "misc", "concat", "time", "attention"
+    ):
         case "conv":
             y = b.conv(x)
             return b.neuron(b.affine(y) if b.chance(0.2) else y)
@@ -413,7 +446,9 @@ def _attention(b: Builder, x: str) -> str:
     tokens = b.view(x, (C, H * W), ("permute", (1, 0)))
     q, k, v = (b.neuron(b.linear(tokens, D), axis=-1, kind=kinds.binary) for _ in range(3))
     if b.chance(0.3):
-        gate = b.add(g.Logic, (q, k), kinds.binary, b.edge(q).shape, b.edge(q).steps, op=b.pick("and", "or", "iand"))
+        gate = b.add(
+            g.Logic, (q, k), kinds.binary, b.edge(q).shape, b.edge(q).steps, op=b.pick("and", "or", "iand")
+        )
         y = b.mul(gate, v)
     elif b.chance(0.5):
         heads = [b.view(t, (H * W, 2, D // 2), ("permute", (1, 0, 2))) for t in (q, v)]
@@ -492,7 +527,9 @@ def random_inputs(graph: g.Graph, batch: int, seed: int) -> dict[str, np.ndarray
             data[node.name] = values.astype(rng.choice([np.int8, np.float32, np.int64]))
         else:
             spread = kind.high * 2.0**-kind.frac * 0.6
-            data[node.name] = (rng.standard_normal(shape) * spread).astype(rng.choice([np.float32, np.float64]))
+            data[node.name] = (rng.standard_normal(shape) * spread).astype(
+                rng.choice([np.float32, np.float64])
+            )
     return data
 
 

@@ -150,7 +150,9 @@ class Stream:
             self._state = np.empty(batch * self._native.state_bytes, np.uint8)
             self._batch = batch
         if batch != self._batch:
-            raise ShapeError(f"this stream began with a batch of {self._batch}, got {batch}; open another stream")
+            raise ShapeError(
+                f"this stream began with a batch of {self._batch}, got {batch}; open another stream"
+            )
         if self.position + count > self._limit:
             raise ShapeError(
                 f"the bounds of this graph are proven for {self._limit} steps; step {self.position + count} was asked "
@@ -170,7 +172,9 @@ class Stream:
         if len(parts) == 1:
             return parts[0]
         return {
-            node.key: np.concatenate([p[node.key] for p in parts], 1) if node.edge.steps else parts[-1][node.key]
+            node.key: np.concatenate([p[node.key] for p in parts], 1)
+            if node.edge.steps
+            else parts[-1][node.key]
             for node in self._graph.outputs
         }
 
@@ -183,7 +187,11 @@ def stream_limit(graph: g.Graph) -> int:
             return steps
         if isinstance(node, g.Neuron):
             named = g.tensor_fields(node)
-            planes = {k: graph.tensors[v] for k, v in named.items() if k not in ("breaks", "values", "unit", "v_init")}
+            planes = {
+                k: graph.tensors[v]
+                for k, v in named.items()
+                if k not in ("breaks", "values", "unit", "v_init")
+            }
             varies = any(a.shape[-2] > 1 for a in planes.values())
             grows = "decay" in planes and int(np.abs(planes["decay"]).max(initial=0)) > 1 << node.decay_shift
             if varies or grows:
@@ -201,7 +209,9 @@ def build(graph: g.Graph) -> Any:
     index: dict[str, int] = {}
     for node in graph.nodes:
         if node.edge.kind.name == "real":
-            raise PackError(f"node {node.name!r} has a real edge; the engine runs integers only: snap the graph")
+            raise PackError(
+                f"node {node.name!r} has a real edge; the engine runs integers only: snap the graph"
+            )
         try:
             kind = node.edge.kind
             index[node.name] = native.add(
@@ -284,7 +294,9 @@ def _tensors(graph: g.Graph, node: g.Node) -> dict[str, Array]:
             array = array.astype(np.int8)
         if array.dtype not in _INTEGERS:
             if not np.issubdtype(array.dtype, np.integer):
-                raise PackError(f"node {node.name!r}: constant {key!r} must hold integers, it is {array.dtype}")
+                raise PackError(
+                    f"node {node.name!r}: constant {key!r} must hold integers, it is {array.dtype}"
+                )
             array = array.astype(np.int64)
         out[name] = np.ascontiguousarray(array).reshape(array.shape)
     return out
@@ -307,7 +319,9 @@ def _chunk_steps(graph: g.Graph, inputs: Data, steps: int | None) -> int:
     if steps is not None:
         timed.add(steps)
     if len(timed) > 1 or (timed and min(timed) < 1):
-        raise ShapeError(f"all timed inputs of a chunk need the same number of steps, at least 1; got {sorted(timed)}")
+        raise ShapeError(
+            f"all timed inputs of a chunk need the same number of steps, at least 1; got {sorted(timed)}"
+        )
     return timed.pop() if timed else 1
 
 
