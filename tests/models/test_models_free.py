@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import picojoule
 from picojoule import timeline
 from picojoule.core.errors import ConfigError
+from picojoule.layers import merge_repconv_
 from picojoule.models import create_model, list_models, model_info
 
 TINY = list_models(tiny=True)
@@ -91,7 +92,7 @@ def test_state_dict_round_trip(name: str, tmp_path, build, example) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_batchnorm_folds_into_the_convolution_before_it(name: str, build, example) -> None:
     model = build(name).double().eval()
-    folded = copy.deepcopy(model)
+    folded = merge_repconv_(copy.deepcopy(model))
     pairs = [m for m in folded.modules() if hasattr(m, "conv") and hasattr(m, "norm")]
     norms = sum(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     assert len(pairs) == norms > 0

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from picojoule.core.errors import ConfigError
+from picojoule.layers import merge_repconv_
 from picojoule.layers.sdsa import SDSA
 from picojoule.models import create_model
 from picojoule.models.sdt_v3 import SDTv3
@@ -47,6 +48,35 @@ def test_v1_counts_are_the_published_ones_less_64_unused_a_block(name, depth, pu
 )
 def test_v3_counts(name: str, published: int) -> None:
     assert count(f"sdt_v3_{name}") == published
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("15m", 15_112_208), ("31m", 31_333_864), ("55m", 55_350_248), ("124m", 123_741_160)],
+)
+def test_v2_counts(name: str, published: int) -> None:
+    assert count(f"sdt_v2_{name}") == published
+
+
+def test_v2_exceptions_to_binary_and_its_merged_form() -> None:
+    model = warm("sdt_v2_tiny")
+    merged = merge_repconv_(copy.deepcopy(model))
+    assert torch.allclose(model(images()), merged(images()), atol=1e-10, rtol=0)
+    real = set()
+    for path, module in merged.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(
+                lambda m, a, path=path: real.add(path) if set(a[0].unique().tolist()) - {0.0, 1.0} else None
+            )
+    merged(images())
+    assert real == {"stages.0.0.conv", "stages.0.1.sep.pw2.conv"}
+    dense = merged.stages[1][1].attn.proj.conv
+    assert dense.weight.numel() == 9 * 16**2
+
+
+def test_v2_scale_is_a_threshold() -> None:
+    y = torch.randint(0, 9, (8, 3, 4)).float()
+    assert torch.equal(LIF(4, v_th=0.5)(0.125 * y), LIF(4, v_th=4.0)(y))
 
 
 def test_v3_goes_224_to_14() -> None:

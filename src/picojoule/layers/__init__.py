@@ -4,14 +4,16 @@ from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, NeuronConvNorm, Sp
 from picojoule.layers.drop import Dropout, DropPath
 from picojoule.layers.esdsa import ESDSA
 from picojoule.layers.joins import Join, join
-from picojoule.layers.repconv import RepConv
+from picojoule.layers.repconv import RepConv, merge_repconv_
 from picojoule.layers.residual import MSBlock, PostBlock, SEWBlock, SEWBottleneck
 from picojoule.layers.sdsa import SDSA
+from picojoule.layers.sdsa3 import SDSA3
 from picojoule.layers.sepconv import ConvBlock, SepConv
 
 __all__ = [
     "ESDSA",
     "SDSA",
+    "SDSA3",
     "ConvBlock",
     "ConvNorm",
     "ConvNormNeuron",
@@ -27,4 +29,5 @@ __all__ = [
     "SepConv",
     "SpikingMLP",
     "join",
+    "merge_repconv_",
 ]

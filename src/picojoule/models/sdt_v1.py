@@ -21,7 +21,7 @@ from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, Maker, NeuronConvN
 from picojoule.layers.drop import DropPath
 from picojoule.layers.sdsa import SDSA
 from picojoule.models._registry import build, register_model
-from picojoule.models.config import NeuronConfig, neuron_config
+from picojoule.models.config import half_threshold, neuron_config
 
 
 class SPS(nn.Module):
@@ -112,7 +112,7 @@ class SDTv1(nn.Module):
             raise ConfigError(f"depth must be at least 1 block, got {depth}")
         self.config = neuron_config(neuron or {"name": "lif", "detach_reset": True})
         maker = self.config.maker(T)
-        gates = (_half_threshold(self.config) if gate is None else neuron_config(gate)).maker(T)
+        gates = (half_threshold(self.config) if gate is None else neuron_config(gate)).maker(T)
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.entry = timeline.Entry(T, mode)
         self.stem = SPS(in_channels, dim, maker, pools)
@@ -130,12 +130,6 @@ class SDTv1(nn.Module):
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         u = self.blocks(self.stem(self.entry(x)))  # [T*B, C, h, w] membranes
         return self.readout(self.head(self.head_neuron(u.mean((-2, -1)))))
-
-
-def _half_threshold(config: NeuronConfig) -> NeuronConfig:
-    if "v_th" not in config.allowed():
-        return config
-    return config.with_(v_th=config.options.get("v_th", 1.0) / 2)
 
 
 @register_model(family="sdt_v1")
