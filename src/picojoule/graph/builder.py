@@ -57,9 +57,13 @@ class Builder:
 
     # -- names, constants, errors ---------------------------------------------------------------------
 
+    def error(self, what: str) -> CaptureError:
+        """An error that names the module path and the source line."""
+        return CaptureError(f"{where(self.module, self.source)}: {what}")
+
     def fail(self, what: str) -> NoReturn:
-        """Stop with an error that names the module path and the source line."""
-        raise CaptureError(f"{where(self.module, self.source)}: {what}")
+        """Stop with that error."""
+        raise self.error(what)
 
     def fresh(self, base: str) -> str:
         """A unique node name."""
@@ -120,13 +124,34 @@ class Builder:
     def reshape(self, v: Val, target: Sequence[tuple[int, int]]) -> Val:
         """`v` viewed with axes of the target sizes (factor, power of batch)."""
         v = self.time_from_front(v, target)
-        plan = regroup(v.axes, v.edge, target)
+        try:
+            plan = regroup(v.axes, v.edge, target)
+        except CaptureError:
+            free = self._free_view(v, target)
+            if free is None:
+                raise
+            return free
         if plan.shape == v.edge.shape:
             return v.with_(axes=plan.axes)
         node = v.node
         edge = Edge(v.edge.kind, plan.shape, v.edge.steps)
         moved = self.move(v, ("view", plan.shape), shape=plan.shape)
         return Val(moved.node if moved.node != node else node, edge, plan.axes)
+
+    def _free_view(self, v: Val, target: Sequence[tuple[int, int]]) -> Val | None:
+        """Any view of whole rows, where the leading target axes are the rows themselves; else None."""
+        T = max(v.edge.steps, 1)
+        if target and target[0] == (T, 1):
+            lead = Lead()
+        elif len(target) > 1 and tuple(target[:2]) == ((v.edge.steps, 0), (1, 1)):
+            lead = Lead(split=True)
+        else:
+            return None
+        shape = tuple(f for f, power in target[lead.width :] if not power)
+        rows, _ = self.rows(v)
+        if int(np.prod(shape)) != rows.edge.size:
+            return None
+        return self.shown(self.move(rows, ("view", shape), shape=shape), lead)
 
     def time_from_front(self, v: Val, target: Sequence[tuple[int, int]] | None = None) -> Val:
         """A row axis moved in front of the batch of an untimed value becomes its time."""

@@ -150,6 +150,10 @@ class _Walk:
         if not tensors_in(args):
             if name.startswith("pj."):
                 return args.get("x")
+            if torch.Tag.nondeterministic_seeded in node.target.tags:
+                self.b.fail(
+                    f"{name} draws random numbers, which a graph cannot repeat; use a constant or a buffer"
+                )
             return evaluated(node, args) if node.meta.get("val") is not None else None
         if name.endswith(("_like",)) or name in ("aten.new_zeros", "aten.new_ones", "aten.new_full"):
             return self.filled(node)
@@ -193,7 +197,8 @@ class _Walk:
         rows, lead = b.rows(v)
         if lead.split or lead.extra or rows.edge.steps:
             raise CaptureError(
-                f"an output leaves as rows of T={rows.edge.steps} steps (row {list(rows.edge.shape)}); outputs are "
+                f"an output leaves as rows of T={rows.edge.steps} steps (row "
+                f"{list(rows.edge.shape)}); outputs are "
                 "batch-first: end with timeline.readout(x, T, mode) or timeline.unfold(x, T)"
             )
         return rows

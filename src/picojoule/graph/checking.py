@@ -67,7 +67,8 @@ class _Checked(Run):
         if not torch.isfinite(rows).all():
             count = int((~torch.isfinite(rows)).sum())
             raise NonFiniteError(
-                f"{_place(node)}: {count} of {rows.numel()} values are NaN or infinite; look at the input data and "
+                f"{_place(node)}: {count} of {rows.numel()} values are NaN or infinite; look at the "
+                "input data and "
                 "at the weights and BatchNorm statistics before this node"
             )
         kind = node.edge.kind
@@ -84,7 +85,8 @@ class _Checked(Run):
                 else "declare the kind it really has"
             )
             raise KindError(
-                f"{_place(node)}: declared {kind} but carries {example:g} ({int(wrong.sum())} of {rows.numel()} "
+                f"{_place(node)}: declared {kind} but carries {example:g} ({int(wrong.sum())} of "
+                f"{rows.numel()} "
                 f"values are outside); {advice}, e.g. kind = kinds.integer(D) or kinds.real"
             )
 
@@ -143,7 +145,8 @@ def _opaque(node: g.Opaque) -> tuple[str, str]:
     if node.target in (TO_ROW, TO_TIME):
         return (
             "time and row axes change places here",
-            "mix time with a neuron, a TimeMix (masked or sliding PSN) or a readout; joint attention over time and "
+            "mix time with a neuron, a TimeMix (masked or sliding PSN) or a readout; joint "
+            "attention over time and "
             "channels trains and measures but stays on the float side",
         )
     if node.target.startswith("module:"):

@@ -204,7 +204,7 @@ def _time_mix(run: Run, node: g.TimeMix, x: list[Tensor]) -> Tensor:
     matrix, T = run.const(node.matrix), node.edge.steps
     steps = split(x[0], T)
     if matrix.dim() == 2:
-        out = torch.tensordot(matrix, steps, dims=([1], [0]))
+        out = (matrix @ steps.reshape(T, -1)).reshape(steps.shape)
     else:
         moved = steps.movedim(2 + node.axis, 0)  # [C, T, B, ...]
         flat = moved.reshape(*moved.shape[:2], math.prod(moved.shape[2:]))

@@ -50,7 +50,8 @@ def spiking(
               if isinstance(child, replace)]  # fmt: skip
     if not places:
         raise CaptureError(
-            f"{type(model).__name__} holds no {' or '.join(c.__name__ for c in replace)} module to replace; write "
+            f"{type(model).__name__} holds no {' or '.join(c.__name__ for c in replace)} module to "
+            "replace; write "
             "activations as modules (nn.ReLU()) instead of functions (F.relu)"
         )
     made: dict[int, nn.Module] = {}

@@ -12,7 +12,7 @@ from picojoule.core.kinds import real
 from picojoule.graph import nodes as g
 from picojoule.graph.builder import Builder, array_of
 from picojoule.graph.lower_math import affine
-from picojoule.graph.lowering import Args, lowers, opaque, packet, same_lead
+from picojoule.graph.lowering import Args, lowers, opaque, packet, same_lead, tensors_in
 from picojoule.graph.nodes import Coding, Edge
 from picojoule.graph.rows import Const, Lead, Val
 
@@ -34,7 +34,8 @@ def conv(b: Builder, node: fx.Node, a: Args) -> Any:
     rows, lead = b.rows(v)
     if lead.split or lead.extra or len(rows.edge.shape) != n + 1:
         b.fail(
-            f"a {n}-D convolution sees a tensor whose batch axis is split or fused (row {list(rows.edge.shape)}); "
+            f"a {n}-D convolution sees a tensor whose batch axis is split or fused (row "
+            f"{list(rows.edge.shape)}); "
             f"give it rows [T*B, C, {', '.join('DHW'[-n:])}]"
         )
     kernel = tuple(w.tensor.shape[2:])
@@ -192,9 +193,9 @@ def einsum(b: Builder, node: fx.Node, a: Args) -> Any:
         return opaque(b, node, a)
     if isinstance(x, Const) and isinstance(y, Val):
         x, y, first, second = y, x, second, first
-    if isinstance(y, Const):
+    if isinstance(x, Val) and isinstance(y, Const):
         return _einsum_weight(b, node, a, x, y, (first, second, out))
-    (x, y), lead = same_lead(b, [x, y])
+    (x, y), lead = same_lead(b, tensors_in([x, y]))
     w = lead.width
     if lead.extra or first[:w] != second[:w] or out[:w] != first[:w]:
         return opaque(b, node, a)
@@ -278,7 +279,8 @@ def batch_norm(b: Builder, node: fx.Node, a: Args) -> Any:
     v, mean, var = a["input"], a["running_mean"], a["running_var"]
     if mean is None or var is None or a.get("training"):
         b.fail(
-            "this normalization uses statistics of the batch even in eval mode, which mixes samples; give the "
+            "this normalization uses statistics of the batch even in eval mode, which mixes "
+            "samples; give the "
             "BatchNorm running statistics (track_running_stats=True)"
         )
     f64 = torch.float64

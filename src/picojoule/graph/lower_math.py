@@ -36,7 +36,8 @@ def affine(b: Builder, v: Val, gain: Tensor, bias: Tensor, part: str = "affine")
     n = len(v.axes)
     if max(gain.dim(), bias.dim()) > n:
         b.fail(
-            f"a constant of {max(gain.dim(), bias.dim())} axes meets a tensor of {n}; a constant may not add axes "
+            f"a constant of {max(gain.dim(), bias.dim())} axes meets a tensor of {n}; a constant "
+            "may not add axes "
             "in front of the batch"
         )
     gain = gain.reshape((1,) * (n - gain.dim()) + tuple(gain.shape))

@@ -104,7 +104,7 @@ def adaptive(b: Builder, node: fx.Node, a: Args) -> Any:
 @lowers("aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_nearest3d")
 def upsample(b: Builder, node: fx.Node, a: Args) -> Any:
     """Nearest neighbour by whole factors; else opaque."""
-    rows, lead = b.rows(a.get("self", a.get("input")))
+    rows, lead = b.rows(a["self"] if "self" in a else a["input"])
     n = _spaces(node)
     meta = node.meta["val"].shape[-n:]
     size = rows.edge.shape[-n:]

@@ -14,9 +14,9 @@ from picojoule.graph.nodes import Edge
 from picojoule.graph.rows import Const, Val
 
 IDENTITIES = (
-    "aten.clone", "aten.contiguous", "aten.detach", "aten.detach_", "aten.alias", "aten.dropout", "aten.lift_fresh_copy",
-    "aten.feature_dropout", "aten.native_dropout", "aten.lift_fresh", "aten._assert_tensor_metadata",
-    "aten.alpha_dropout", "aten.positive",
+    "aten.clone", "aten.contiguous", "aten.detach", "aten.alias", "aten.dropout", "aten.lift_fresh_copy",
+    "aten.feature_dropout", "aten.lift_fresh", "aten._assert_tensor_metadata", "aten.alpha_dropout",
+    "aten.positive",
 )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def split(b: Builder, node: fx.Node, a: Args) -> Any:
     lengths = [sizes(node, i)[dim] for i in range(len(node.meta["val"]))]
     if any(power for _, power in lengths):
         b.fail("splitting the batch axis mixes samples; split axes after the batch")
-    used = {user.args[1] for user in node.users}
+    used = used_parts(node)
     parts, at = [], 0
     for i, (length, _) in enumerate(lengths):
         parts.append(cut(b, v, dim, at, at + length) if i in used else None)
@@ -198,11 +198,16 @@ def split(b: Builder, node: fx.Node, a: Args) -> Any:
     return parts
 
 
+def used_parts(node: fx.Node) -> set[Any]:
+    """Indices of a list result that are read."""
+    return {user.args[1] for user in node.users if isinstance(user.args[1], int)}
+
+
 @lowers("aten.unbind", "aten.unbind_copy")
 def unbind(b: Builder, node: fx.Node, a: Args) -> Any:
     """All indices of an axis; only the used ones become nodes."""
     v, dim = a["self"], a.get("dim", 0)
-    used = {user.args[1] for user in node.users}
+    used = used_parts(node)
     return [pick(b, v, dim, i) if i in used else None for i in range(len(node.meta["val"]))]
 
 
@@ -244,7 +249,7 @@ def _aligned(b: Builder, parts: list[Any]) -> list[Val]:
 @lowers("aten.cat", "aten.concat", "aten.concatenate")
 def cat(b: Builder, node: fx.Node, a: Args) -> Any:
     """Concatenation along a row axis or along time."""
-    parts = [p for p in a["tensors"]]
+    parts = list(a["tensors"])
     if len(parts) == 1:
         return parts[0]
     return join(b, parts, a.get("dim", 0))
@@ -359,7 +364,7 @@ def widen(b: Builder, v: Val, target: list[tuple[int, int]]) -> Val:
 def repeat(b: Builder, node: fx.Node, a: Args) -> Any:
     """Tiling of row axes of length 1 (an expand); others stay opaque."""
     v = a["self"]
-    counts = list(a.get("repeats", a.get("dims")))
+    counts = list(a["repeats"] if "repeats" in a else a["dims"])
     target = sizes(node)
     if len(counts) == len(v.axes):
         plain = all(

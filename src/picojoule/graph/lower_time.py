@@ -26,7 +26,8 @@ def repeat(b: Builder, node: fx.Node, a: Args) -> Any:
     v, T = b.plain(a["x"]), a["T"]
     if v.edge.steps > 1:
         b.fail(
-            f"timeline.repeat(x, T={T}) meets rows that have T={v.edge.steps} steps already; repeat once, at entry"
+            f"timeline.repeat(x, T={T}) meets rows that have T={v.edge.steps} steps already; repeat "
+            "once, at entry"
         )
     edge = Edge(v.edge.kind, v.edge.shape, T)
     out = b.emit(g.Repeat, "main", [v.node], edge)
@@ -64,8 +65,12 @@ def timed(b: Builder, v: Val, T: int, what: str) -> Val:
     """Rows of T steps; untimed rows (steps = 0) pass where T = 1."""
     if v.edge.steps == T or (v.edge.steps == 0 and T == 1):
         return v
+    raise b.error(_untimed(v, T, what))
+
+
+def _untimed(v: Val, T: int, what: str) -> str:
     given = f"rows of T={v.edge.steps} steps" if v.edge.steps else "one row a sample (no Entry before it)"
-    b.fail(
+    return (
         f"{what} is built for T={T} but gets {given}; call set_steps(model, {max(v.edge.steps, 1)}) or put "
         f"timeline.Entry({T}) at the entry of the model"
     )
@@ -96,10 +101,11 @@ def live(b: Builder, node: fx.Node, a: Args) -> Any:
     several = isinstance(first, list | tuple)
     if several and any(user.args[1] != 0 for user in node.users):
         b.fail(
-            f"{type(module).__name__}: its state or membrane is used by the model; a graph holds spikes only, so "
+            f"{type(module).__name__}: its state or membrane is used by the model; a graph holds "
+            "spikes only, so "
             "use the spikes, or keep the computation inside the neuron"
         )
-    T = a.get("T", getattr(module, "T", None))
+    T = int(a["T"] if "T" in a else getattr(module, "T", 1))
     if isinstance(module, neurons.Neuron):
         out = neuron(b, node, module, data, T)
     elif hasattr(module, "cell") and hasattr(module, "state_rows"):
@@ -170,7 +176,8 @@ def channel_axis(b: Builder, module: Any, spec: NeuronSpec | None, shape: tuple[
     fitting = [i for i, s in enumerate(shape) if s == channels]
     if len(fitting) != 1:
         b.fail(
-            f"{type(module).__name__} has {channels} channels, but no row axis of {list(shape)} has that length"
+            f"{type(module).__name__} has {channels} channels, but no row axis of {list(shape)} has "
+            "that length"
         )
     return fitting[0]
 

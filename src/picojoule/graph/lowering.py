@@ -11,7 +11,8 @@ from torch import Tensor, fx
 from picojoule.core.errors import CaptureError
 from picojoule.graph import nodes as g
 from picojoule.graph.builder import Builder, array_of
-from picojoule.graph.nodes import Edge
+from picojoule.graph.executor import Run, replay
+from picojoule.graph.nodes import Edge, Graph
 from picojoule.graph.rows import Const, Extent, Lead, Val, lead_of, value
 
 Args = dict[str, Any]
@@ -158,7 +159,6 @@ def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
     metas = node.meta["val"]
     count = len(metas) if isinstance(metas, list | tuple) else None
     results = []
-    part = packet(node).split(".")[-1].strip("_")
     for index in range(count) if count is not None else [None]:
         shape = _rows_of(b, node, index, lead, steps)
         kind = result_kind(b, node, data, index)
@@ -166,7 +166,7 @@ def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
         extra = () if index is None else (("pick", ("value", index)),)
         out = b.add(
             g.Opaque,
-            part,
+            "main",
             inputs,
             edge,
             target=target_name(node),
@@ -176,8 +176,30 @@ def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
                 ("lead", ("value", (lead.split, lead.extra))),
             ),
         )
+        _probe(b, node, out)
         results.append(b.shown(value(out.name, edge), lead))
     return results[0] if count is None else results
+
+
+def _probe(b: Builder, node: fx.Node, made: g.Opaque) -> None:
+    """Refuse an opaque operator that lets one sample change another, found by trying it on random rows."""
+    sources = {n.name: n.edge for n in b.nodes if n.name in made.inputs}
+    random = torch.Generator().manual_seed(0)
+    run = Run(Graph(tuple(b.nodes), b.tensors), torch.float32, batch=2)
+    results = []
+    rows = [torch.rand(max(sources[i].steps, 1), 2, *sources[i].shape, generator=random) for i in made.inputs]
+    for _ in range(2):
+        try:
+            out = replay(run, made, [r.flatten(0, 1) for r in rows])
+        except (RuntimeError, IndexError):
+            return  # it needs special inputs (indices, matrices of full rank): nothing to learn from random ones
+        results.append(out.reshape(max(made.edge.steps, 1), 2, *made.edge.shape)[:, 0])
+        for r in rows:
+            r[:, 1] = torch.rand(r[:, 1].shape, generator=random)
+    if not torch.allclose(*results, rtol=1e-4, atol=1e-5, equal_nan=True):
+        b.fail(
+            f"{packet(node)} runs over the batch axis and mixes samples; work inside a sample, after axis 0"
+        )
 
 
 def _rows_of(b: Builder, node: fx.Node, index: int | None, lead: Lead, steps: int) -> tuple[int, ...]:
@@ -189,7 +211,8 @@ def _rows_of(b: Builder, node: fx.Node, index: int | None, lead: Lead, steps: in
         ok = head[0] == (steps, 0)
     if not ok:
         b.fail(
-            f"{packet(node)} gives a tensor of sizes {[f'{f}*B' if p else f for f, p in found]}, in which the batch "
+            f"{packet(node)} gives a tensor of sizes {[f'{f}*B' if p else f for f, p in found]}, in "
+            "which the batch "
             "axis is lost or moved; operators may work inside a sample only"
         )
     if not lead.extra:

@@ -184,7 +184,8 @@ def _mixes(axes: Axes, edge: Edge, target: Sequence[Size]) -> CaptureError:
     source = text([axis_size(axis, edge) for axis in axes])
     steps = f"rows of T={edge.steps} steps" if edge.steps else "one row a sample"
     return CaptureError(
-        f"a reshape from {source} ({steps}) to {text(target)} mixes the batch axis with others; reshape only the "
+        f"a reshape from {source} ({steps}) to {text(target)} mixes the batch axis with others; "
+        "reshape only the "
         "axes after the batch, or split time with timeline.split(x, T)"
     )
 

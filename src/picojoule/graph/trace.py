@@ -21,10 +21,13 @@ _TORCH = os.path.dirname(torch.__file__)
 _OURS = os.path.dirname(os.path.dirname(__file__))
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _ADVICE = {
-    "data": "the path through the model depends on the values of a tensor (if, while, item(), int(tensor), boolean "
+    "data": "the path through the model depends on the values of a tensor (if, while, item(), "
+    "int(tensor), boolean "
     "indexing); use torch.where or a mask, so that every sample runs the same operators",
-    "batch": "this fixes or mixes the batch axis; keep the leading axis of every tensor free, e.g. x.flatten(1) "
-    "instead of x.reshape(n, -1), x.new_zeros(x.shape[0], ...) instead of torch.zeros(8, ...), and split time "
+    "batch": "this fixes or mixes the batch axis; keep the leading axis of every tensor free, e.g. "
+    "x.flatten(1) "
+    "instead of x.reshape(n, -1), x.new_zeros(x.shape[0], ...) instead of torch.zeros(8, ...), and "
+    "split time "
     "with timeline.split(x, T)",
 }
 
@@ -96,8 +99,8 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> Any:
 
 # Operators that may return their input or a view of it, beside those whose schema says so.
 _VIEWS = {
-    "aten.dropout", "aten.contiguous", "aten.to", "aten.reshape", "aten.flatten", "aten.alias", "aten.view_as",
-    "aten.chunk", "aten.expand_as", "aten.feature_dropout", "aten.type_as", "aten.unflatten",
+    "aten.dropout", "aten.contiguous", "aten.to", "aten.reshape", "aten.flatten", "aten.alias", "aten.chunk",
+    "aten.view_as", "aten.expand_as", "aten.feature_dropout", "aten.type_as", "aten.unflatten",
 }  # fmt: skip
 
 
@@ -129,10 +132,10 @@ def _mutates_shared(node: fx.Node) -> bool:
 
 
 def line_of(frames: Sequence[tuple[str, int]]) -> str:
-    """The innermost frame outside torch, preferably outside picojoule: "file:line"."""
+    """The innermost frame outside torch, preferably outside picojoule: "file:line", or "" (nn.Sequential)."""
     outside = [(f, n) for f, n in frames if not f.startswith(_TORCH)]
     users = [(f, n) for f, n in outside if not f.startswith(_OURS)]
-    chosen = (users or outside or list(frames))[-1:]
+    chosen = (users or outside)[-1:]
     return "".join(f"{os.path.relpath(f) if f.startswith(os.getcwd()) else f}:{n}" for f, n in chosen)
 
 
@@ -208,7 +211,7 @@ def _fixing_operator(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[str,
 
 
 def _cuts_samples(source: tuple[fx.Node, fx.Node], out: tuple[Any, Any]) -> bool:
-    """True when an axis in front of the batch axis was cut out of the samples themselves (batches 2 and 6)."""
+    """True when an axis in front of the batch axis was cut out of the samples (batches 2 and 6)."""
     spans = []
     for before, after in (tuple(n.meta["val"].shape for n in source), out):
         grown = [i for i, (a, b) in enumerate(zip(before, after)) if a != b]
