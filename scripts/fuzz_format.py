@@ -57,14 +57,41 @@ EDGES = (
     2**53,
     2**62,
 )
-WORDS = tuple(
-    "| x conv w1 Conv Scan binary ternary real integer(4) fixed(63,0) sign int codebook half_up floor hard "
-    "soft none max sum view pad \u0000".replace("|", "").split(" ")
+WORDS = (
+    *(
+        "x",
+        "conv",
+        "w1",
+        "Conv",
+        "Scan",
+        "binary",
+        "ternary",
+        "real",
+        "integer(4)",
+        "fixed(63, 0)",
+        "fixed(1, 9)",
+    ),
+    *(
+        "sign",
+        "int",
+        "codebook",
+        "half_up",
+        "floor",
+        "hard",
+        "soft",
+        "none",
+        "max",
+        "sum",
+        "view",
+        "pad",
+        "",
+        "\0",
+    ),
 )
 
 
 class Mutator:
-    """Changes to a packed file: of bytes anywhere, or of the meaning of its JSON with sizes kept consistent."""
+    """Changes to a packed file: bytes anywhere, constants, or its JSON with sizes kept right."""
 
     def __init__(self, seed: int, files: list[bytes]) -> None:
         self.rng, self.files = np.random.default_rng(seed), files

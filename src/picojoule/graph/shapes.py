@@ -131,6 +131,8 @@ def weight_shape(graph: n.Graph, node: n.Conv | n.Linear) -> Shape:
     """Full shape of a weight, with its coding and codebook checked."""
     weight = constant(graph, node, "weight", node.weight)
     coding = node.coding
+    if node.scale is not None:
+        fail(node, "scale", "belongs to captured graphs; snapping folds it into what follows")
     _choice(node, "coding.name", coding.name, ("int", "sign", "ternary", "codebook"))
     fixed_bits = {"sign": 1, "ternary": 2}.get(coding.name)
     if fixed_bits is not None and coding.bits != fixed_bits:
@@ -320,6 +322,8 @@ def _pool(graph: n.Graph, node: n.Pool, inputs: Sequence[n.Edge]) -> n.Edge:
     for i, pads in enumerate(node.padding):
         if max(pads) >= node.kernel[i]:
             fail(node, "padding", f"{list(pads)} must be below the kernel {node.kernel[i]}")
+    if node.divisor:
+        fail(node, "divisor", "belongs to captured averages; snapped pools are sums")
     if node.flip is not None:
         if node.mode == "sum":
             fail(node, "flip", "turns max into min; a sum has none")
