@@ -47,7 +47,9 @@ def collect(what: str) -> list[dict[str, Any]]:
 def _models() -> list[dict[str, Any]]:
     from picojoule.models import list_models, model_info
 
-    return [{"name": n, "about": model_info(n)["doc"], "family": model_info(n)["family"]} for n in list_models()]
+    return [
+        {"name": n, "about": model_info(n)["doc"], "family": model_info(n)["family"]} for n in list_models()
+    ]
 
 
 def _recipes() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`pj train RECIPE`: train from a recipe, resumable bit for bit; `pj compress`: fine-tune a run under a plan."""
+"""`pj train RECIPE`: train from a recipe, resumable bit for bit; `pj compress`: tune a run under a plan."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
     @app.command("compress")
     def compress(
         run: Path = typer.Argument(help="Folder of a finished run to start from."),
-        plan: str = typer.Argument(help="A preset (w8, w4, w3, w2, w1, ternary, subbit) or a plan's YAML file."),
+        plan: str = typer.Argument(
+            help="A preset (w8, w4, w3, w2, w1, ternary, subbit) or a plan's YAML file."
+        ),
         settings: list[str] = typer.Argument(None, help="Overrides such as train.epochs=5 train.lr=0.001."),
         out: Path | None = FOLDER,
         resume: bool = RESUME,
