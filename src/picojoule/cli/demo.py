@@ -222,8 +222,9 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
     model = found["rows"][-1]["energy_model"]
     console.print(
-        f"Per image. Energy: model '{model}' (see docs/measure.md for what it leaves out). native, torch: images/s "
-        "on one thread. parity: the engine gave the reference interpreter's integers on every test image."
+        f"Per image. Energy: model '{model}' (see docs/measure.md for what it leaves out). "
+        "native, torch: images/s on one thread. parity: the engine gave the "
+        "reference interpreter's integers on every test image."
     )
     console.print(f"report  {found['report']}")
     for r in found["rows"]:

@@ -137,7 +137,7 @@ class Trainer:
     def _open_folder(self, resume: bool) -> None:
         config = self.folder / "config.yaml"
         mine = self.recipe.to_dict()
-        if config.exists():
+        if config.exists() and (self.last.exists() or (self.folder / "result.json").exists()):
             if not resume:
                 raise ConfigError(
                     f"{self.folder} already holds a run; resume it with --resume or choose another folder"

@@ -60,7 +60,7 @@ def make_model(recipe: Recipe, classes: int, channels: int, steps: int | None = 
     if T is not None:
         args["T"] = T
     if steps is not None:
-        args.setdefault("entry", "frames")
+        args.setdefault("mode", "frames")
         if T is not None and steps != T:
             raise ConfigError(
                 f"model.T={T} but the data has {steps} steps; set model.T={steps} or the data's options.T={T}"
