@@ -92,6 +92,7 @@ class _Leaky(torch.autograd.Function):
         want: tuple[bool, bool],
     ) -> Any:
         n, v, h = forward_kernel(x, v0, p, T, want[0])
+        ctx.rows = n.dim() == x.dim()
         if p.learned:
             ctx.save_for_backward(h, n, x, *(() if v0 is None else (v0,)))
         else:
@@ -99,7 +100,9 @@ class _Leaky(torch.autograd.Function):
         ctx.p = p
         ctx.set_materialize_grads(False)
         s = n if p.out_scale == 1 else n * p.out_scale
-        return s.flatten(0, 1), v, h.flatten(0, 1).clone() if want[1] and h is not None else None
+        if not ctx.rows:
+            s = s.flatten(0, 1)
+        return s, v, h.reshape(x.shape).clone() if want[1] and h is not None else None
 
     @staticmethod
     @once_differentiable
@@ -115,7 +118,7 @@ class _Leaky(torch.autograd.Function):
             dv = None
         elif dv is None:
             dv = torch.zeros_like(h[0])
-        return dx.flatten(0, 1), dv, *constants, None, None, None
+        return dx if ctx.rows else dx.flatten(0, 1), dv, *constants, None, None, None
 
 
 def leaky(
@@ -137,8 +140,8 @@ def leaky(
     v0 = None if state is None else start(x, T, state, p.v_init)
     if not torch.is_grad_enabled():
         n, v, h = forward_kernel(x, v0, p, T, want_v, want_h)
-        spikes = (n if p.out_scale == 1 else n * p.out_scale).flatten(0, 1)
-        h = h.flatten(0, 1) if want_h and h is not None else None
+        spikes = (n if p.out_scale == 1 else n * p.out_scale).reshape(x.shape)
+        h = h.reshape(x.shape) if want_h and h is not None else None
     else:
         wants = (want_v, want_h)
         spikes, v, h = _Leaky.apply(x, v0, p.decay, p.gain, p.bias, T, p, wants)  # type: ignore[misc]

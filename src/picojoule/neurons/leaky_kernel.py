@@ -53,13 +53,16 @@ def forward_kernel(
     """Spike numbers n [T, B, ...], the membrane after the last step [B, ...] and the membranes h [T, B, ...].
 
     v0 = None starts at v_init; without `want_v` the last reset is left out, without `want_h` one step of h is
-    kept at a time.
+    kept at a time. Without memory and want_v, n and h keep the rows [T*B, ...] of x.
     """
-    current = x.reshape(T, x.shape[0] // T, *x.shape[1:])
+    pointwise = p.memoryless and not want_v and not p.learned
+    current = x if pointwise else x.reshape(T, x.shape[0] // T, *x.shape[1:])
     if isinstance(p.gain, Tensor) or p.gain != 1:
         current = current * p.gain
     if isinstance(p.bias, Tensor) or p.bias != 0:
         current = current + p.bias
+    if pointwise:
+        return p.rule.fire(current), None, current
     if p.memoryless or (T == 1 and v0 is None and not p.v_init):
         n = p.rule.fire(current)
         return n, reset_membrane(current[-1], n[-1], p) if want_v else None, current
@@ -120,7 +123,7 @@ def backward_kernel(
     if gs is None:
         dh = torch.zeros_like(h)
     else:
-        dh = gs.reshape(h.shape) * slope
+        dh = (gs if gs.dim() == h.dim() else gs.reshape(h.shape)) * slope
         if p.out_scale != 1:
             dh *= p.out_scale
     if gh is not None:
