@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,30 @@ def test_pack_and_run(name: str, snapped, tmp_path) -> None:
     got = packed.integers(x.numpy())["out"]
     assert np.array_equal(got, want.numpy())
     assert np.array_equal(packed.predict(x.numpy()), want.argmax(1).numpy())
+
+
+def landed(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+@pytest.mark.skipif(not landed("picojoule.graph.packing"), reason="graph.pack is not there yet")
+@pytest.mark.parametrize("name", TINY)
+def test_pack_by_name(name: str, snapped, tmp_path) -> None:
+    model, _, x = snapped(name, "w1")
+    labels = torch.arange(len(x)) % 10
+    result = picojoule.pack(model, x, labels, grid=12, progress=False)
+    assert result.graph.stage == "snapped"
+    packed = deploy.load(deploy.write(tmp_path / "net.pj", result.graph, result.card))
+    agree = (packed.predict(x.numpy()) == model(x).argmax(1).numpy()).mean()
+    assert agree >= 0.9
+
+
+@pytest.mark.skipif(not landed("picojoule.measure"), reason="measuring is not there yet")
+@pytest.mark.parametrize("name", TINY)
+def test_measure(name: str, build, example) -> None:
+    model = build(name).eval()
+    report = picojoule.measure_model(model, example(name, 10), labels=torch.arange(10), name=name)
+    assert report.spikes > 0
+    assert report.sop_exact > 0
+    assert report.headline().nj > 0
