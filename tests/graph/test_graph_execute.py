@@ -1,6 +1,7 @@
 """The captured graph computes what the model computes, for every family and any batch."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -311,6 +312,32 @@ def test_one_sample_never_changes_another(case):
 def test_kinds_hold_on_data(case):
     _, _, captured, shapes = case
     graph.check_kinds(captured, tuple(2 * torch.rand(4, *s) - 0.4 for s in shapes))
+
+
+NEURONS = [
+    name
+    for name in neurons.__all__
+    if inspect.isclass(getattr(neurons, name))
+    and issubclass(getattr(neurons, name), neurons.Neuron)
+    and name != "Neuron"
+]
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron_executes_as_it_runs(name):
+    """Lowered ones from their constants, the others through the live module: the same spikes."""
+    cls = getattr(neurons, name)
+    wants = inspect.signature(cls.__init__).parameters
+    torch.manual_seed(0)
+    neuron = cls(T=T, **({"channels": 4} if "channels" in wants else {}))
+    model = nn.Sequential(timeline.Entry(T, "frames"), neuron, timeline.Readout(T, "steps")).double().eval()
+    captured = graph.capture(model, torch.rand(1, T, 4, 3).double())
+    x = 3 * torch.randn(5, T, 4, 3).double()
+    assert torch.equal(graph.execute(captured, x)["out"], model(x))
+    graph.check_kinds(captured, x)
+    (node,) = [n for n in captured.nodes if isinstance(n, g.Neuron)]
+    assert node.lowered == neuron.packable
+    assert bool(graph.unpackable(captured)) != node.lowered
 
 
 def test_float32_agrees_to_rounding():

@@ -150,7 +150,7 @@ class _Walk:
         if not tensors_in(args):
             if name.startswith("pj."):
                 return args.get("x")
-            if torch.Tag.nondeterministic_seeded in node.target.tags:
+            if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 self.b.fail(
                     f"{name} draws random numbers, which a graph cannot repeat; use a constant or a buffer"
                 )

@@ -192,7 +192,7 @@ def _probe(b: Builder, node: fx.Node, made: g.Opaque) -> None:
         try:
             out = replay(run, made, [r.flatten(0, 1) for r in rows])
         except (RuntimeError, IndexError):
-            return  # it needs special inputs (indices, matrices of full rank): nothing to learn from random ones
+            return  # it needs special inputs (indices, regular matrices): random ones teach nothing
         results.append(out.reshape(max(made.edge.steps, 1), 2, *made.edge.shape)[:, 0])
         for r in rows:
             r[:, 1] = torch.rand(r[:, 1].shape, generator=random)
@@ -211,9 +211,8 @@ def _rows_of(b: Builder, node: fx.Node, index: int | None, lead: Lead, steps: in
         ok = head[0] == (steps, 0)
     if not ok:
         b.fail(
-            f"{packet(node)} gives a tensor of sizes {[f'{f}*B' if p else f for f, p in found]}, in "
-            "which the batch "
-            "axis is lost or moved; operators may work inside a sample only"
+            f"{packet(node)} gives sizes {[f'{f}*B' if p else f for f, p in found]}, in which the batch axis "
+            "is lost or moved; operators may work inside a sample only"
         )
     if not lead.extra:
         return tuple(f for f, _ in rest)
