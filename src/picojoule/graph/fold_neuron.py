@@ -14,7 +14,6 @@ from picojoule.graph.folder import Folder, Rule, place
 from picojoule.graph.snapped_neuron import NeuronOp, NeuronPlan
 from picojoule.graph.symbolic import Array, Sym, scalar
 
-SMALLEST = 2.0**-20  # a gain below this share of the threshold is held by fewer bits instead of a finer unit
 THRESHOLD_BITS = 6  # a threshold of 2^6 accumulator steps or less gets all fraction bits of the grid
 PLANES = ("decay", "gain", "bias", "reset_value", "v_init", "neg_threshold")
 
@@ -97,7 +96,7 @@ def _emit(f: Folder, node: g.Neuron, sym: Sym, real: Real, axis: int, name: str 
     memory = bool(real.decay.any()) and (T > 1 or f.grid.stream)
     if not memory:
         real = replace(real, bias=real.bias + real.decay[:1] * real.v_init[:1])
-    plan = _plan(f, node, real, axis, memory)
+    plan = _plan(f, node, real, axis, memory, max(-sym.low, sym.high))
     op = NeuronOp(plan, T, f.graph.live.get(node.name))
     return f.emit(
         op,
@@ -112,7 +111,7 @@ def _emit(f: Folder, node: g.Neuron, sym: Sym, real: Real, axis: int, name: str 
     )
 
 
-def _plan(f: Folder, node: g.Neuron, real: Real, axis: int, memory: bool) -> NeuronPlan:
+def _plan(f: Folder, node: g.Neuron, real: Real, axis: int, memory: bool, reach: int) -> NeuronPlan:
     """Units, integer gain and integer decay."""
     grid, frac = f.grid, f.grid.of(node.name)
     steady = real.gain.shape[0] == 1 or bool((real.gain == real.gain[:1]).all())
@@ -124,10 +123,10 @@ def _plan(f: Folder, node: g.Neuron, real: Real, axis: int, memory: bool) -> Neu
         lsb = np.where(real.gain != 0, np.abs(real.gain), 1.0)
         gain = np.sign(real.gain)
     elif steady and not table:
-        unit, size = _unit(real)
-        frac = _enough(frac, (size / unit)[np.broadcast_to(real.gain, unit.shape) != 0])
+        unit, sign, size = _unit(real, frac, reach)
+        frac = _enough(frac, (size / unit)[sign != 0])
         lsb = unit * 2.0**-frac
-        gain = np.floor(real.gain / lsb + 0.5)
+        gain = sign * 2.0**frac
     else:
         size = np.abs(real.gain[real.gain != 0])
         exponent = math.ceil(-math.log2(size.min())) if size.size else 0
@@ -146,15 +145,18 @@ def _plan(f: Folder, node: g.Neuron, real: Real, axis: int, memory: bool) -> Neu
     )  # fmt: skip
 
 
-def _unit(real: Real) -> tuple[Array, Array]:
-    """Real value of one accumulator step, not much finer than the threshold needs, and size of the threshold.
+def _unit(real: Real, frac: int, reach: int) -> tuple[Array, Array, Array]:
+    """Real value of one accumulator step, integer sign of the gain, and size of the threshold; all [1, C|1].
 
-    Both [1, C|1].
+    A channel whose largest input stays below half a step of the grid (a dead BatchNorm slope) has gain 0; its
+    constants would need many bits in units of its own scale.
     """
     size = np.maximum(np.abs(real.thresholds).max((0, 1)), np.abs(real.reset_value).max(0))
-    size = np.where(size > 0, size, 1.0)
-    unit = np.maximum(np.abs(real.gain), size * SMALLEST)
-    return np.where(np.broadcast_to(real.gain, unit.shape) != 0, unit, size), size[None]
+    size = np.where(size > 0, size, 1.0)[None]
+    size, gain = np.broadcast_arrays(size, real.gain)
+    alive = np.abs(gain) * max(reach, 1) > size * 2.0 ** -(frac + THRESHOLD_BITS + 1)
+    unit = np.where(alive, np.abs(gain), size * 2.0**-THRESHOLD_BITS)
+    return unit, np.where(alive, np.sign(gain), 0.0), size
 
 
 def _enough(frac: int, ratio: Array) -> int:
