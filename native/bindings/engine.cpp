@@ -47,37 +47,61 @@ Tensor tensor_of(const Array& a) {
   return t;
 }
 
-// A stream's memory and position belong to its caller; sizes are checked against the graph here, once.
-void run(const Engine& engine, int64_t batch, int64_t steps, int64_t first, const std::vector<Array>& inputs,
-         const std::vector<Result>& outputs, std::optional<State> state) {
+struct Borders {
+  std::vector<InputBatch> inputs;
+  std::vector<int64_t*> outputs;
+};
+
+// Sizes and types of the arrays of one call, checked against the graph.
+Borders borders(const Engine& engine, int64_t batch, int64_t steps, const std::vector<Array>& inputs,
+                const std::vector<Result>& outputs) {
   const GraphDef& graph = engine.graph();
   const auto entries = graph.of_type("Input"), exits = graph.of_type("Output");
-  if (batch < 0 || steps < 1 || first < 0) throw Error("batch, steps and first must not be negative");
+  if (batch < 0 || steps < 1) throw Error("batch and steps must not be negative");
   if (inputs.size() != entries.size() || outputs.size() != exits.size()) throw Error("wrong number of inputs or outputs");
   auto expected = [&](int node) {
     return static_cast<size_t>(batch * (graph.nodes[node].steps > 0 ? steps : 1) * graph.nodes[node].size());
   };
-  std::vector<InputBatch> in;
-  std::vector<int64_t*> out;
+  Borders made;
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (inputs[i].size() != expected(entries[i])) graph.nodes[entries[i]].fail("input has the wrong number of elements");
-    in.push_back({static_cast<const std::byte*>(inputs[i].data()), dtype_of(inputs[i])});
-    if (graph.nodes[entries[i]].tensor("table") && in.back().dtype != Dtype::u8)
-      graph.nodes[entries[i]].fail("has a table and needs uint8 values");
+    const NodeDef& node = graph.nodes[entries[i]];
+    if (inputs[i].size() != expected(entries[i])) node.fail("input has the wrong number of elements");
+    made.inputs.push_back({static_cast<const std::byte*>(inputs[i].data()), dtype_of(inputs[i])});
+    if (node.tensor("table") && made.inputs.back().dtype != Dtype::u8) node.fail("has a table and needs uint8 values");
   }
   for (size_t i = 0; i < exits.size(); ++i) {
     if (outputs[i].size() != expected(exits[i])) graph.nodes[exits[i]].fail("output has the wrong number of elements");
-    out.push_back(outputs[i].data());
+    made.outputs.push_back(outputs[i].data());
   }
+  return made;
+}
+
+void run(const Engine& engine, int64_t batch, int64_t steps, int64_t first, const std::vector<Array>& inputs,
+         const std::vector<Result>& outputs, std::optional<State> state) {
+  const Borders b = borders(engine, batch, steps, inputs, outputs);
   std::byte* memory = nullptr;
   if (state) {
-    if (static_cast<int64_t>(state->size()) < batch * engine.state_bytes()) throw Error("the state is too small");
+    if (first < 0 || static_cast<int64_t>(state->size()) < batch * engine.state_bytes()) throw Error("the state is too small");
     memory = reinterpret_cast<std::byte*>(state->data());
   } else if (first != 0) {
     throw Error("a later step needs a state");
   }
   nb::gil_scoped_release release;
-  engine.run(batch, steps, first, in, out, memory);
+  engine.run(batch, steps, first, b.inputs, b.outputs, memory);
+}
+
+nb::list profile(const Engine& engine, int64_t batch, int64_t steps, const std::vector<Array>& inputs,
+                 const std::vector<Result>& outputs) {
+  const Borders b = borders(engine, batch, steps, inputs, outputs);
+  nb::list rows;
+  for (auto& step : engine.profile(batch, steps, b.inputs, b.outputs)) {
+    nb::dict row;
+    row["node"] = step.node;
+    row["what"] = step.what;
+    row["seconds"] = step.seconds;
+    rows.append(row);
+  }
+  return rows;
 }
 
 }  // namespace
@@ -121,6 +145,7 @@ void bind_engine(nb::module_& m) {
           nb::arg("stream"), nb::arg("max_bytes"))
       .def("run", &run, nb::arg("batch"), nb::arg("steps"), nb::arg("first"), nb::arg("inputs"), nb::arg("outputs"),
            nb::arg("state").none())
+      .def("profile", &profile, nb::arg("batch"), nb::arg("steps"), nb::arg("inputs"), nb::arg("outputs"))
       .def_prop_ro("state_bytes", &Engine::state_bytes)
       .def_prop_ro("arena_bytes", &Engine::arena_bytes)
       .def_prop_ro("isa", &Engine::isa)

@@ -41,6 +41,14 @@ class RowSplit : public Parallel {
   bool spin_;
 };
 
+// Borders of one call.
+struct Batch {
+  int64_t steps, first;
+  const InputBatch* inputs;
+  int64_t* const* outputs;
+  std::byte* state;
+};
+
 // Memory of one running sample.
 struct Context {
   Context(int64_t arena_bytes, int64_t state_bytes, int workers) : scratch(workers) {
@@ -62,6 +70,12 @@ struct Engine::Impl {
                   " bytes, more than max_bytes = " + std::to_string(options.max_bytes));
   }
 
+  void check(size_t inputs, size_t outputs, int64_t steps) const {
+    if (inputs != entries.size() || outputs != exits.size()) throw Error("wrong number of inputs or outputs");
+    if (steps < 1 || steps > graph->steps()) throw Error("steps of one call must lie in 1..T");
+  }
+  void sample(const Batch& batch, int64_t b, Context& context, const Parallel& parallel, double* seconds) const;
+
   std::unique_ptr<Context> borrow() {
     {
       std::lock_guard lock(list_mutex());
@@ -82,7 +96,21 @@ struct Engine::Impl {
   EngineOptions options;
   Isa isa;
   Program program;
+  std::vector<int> entries = graph->of_type("Input"), exits = graph->of_type("Output");
   std::vector<std::unique_ptr<Context>> free;
+};
+
+// A context for the time of one call, given back however the call ends.
+class Engine::Borrowed {
+ public:
+  explicit Borrowed(Impl& owner) : owner_(owner), context_(owner.borrow()) {}
+  ~Borrowed() { owner_.give_back(std::move(context_)); }
+  Borrowed(const Borrowed&) = delete;
+  Context& operator*() { return *context_; }
+
+ private:
+  Impl& owner_;
+  std::unique_ptr<Context> context_;
 };
 
 Engine::Engine(std::shared_ptr<const GraphDef> graph, const EngineOptions& options) {
@@ -91,45 +119,60 @@ Engine::Engine(std::shared_ptr<const GraphDef> graph, const EngineOptions& optio
 }
 Engine::~Engine() = default;
 
+void Engine::Impl::sample(const Batch& batch, int64_t b, Context& context, const Parallel& parallel, double* seconds) const {
+  std::vector<BorderInput> in;
+  std::vector<int64_t*> out;
+  auto rows = [&](int node) { return graph->nodes[node].steps > 0 ? batch.steps : 1; };
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const InputBatch& given = batch.inputs[i];
+    const int64_t bytes = rows(entries[i]) * graph->nodes[entries[i]].size() * bytes_of(given.dtype);
+    in.push_back({given.data + b * bytes, given.dtype});
+  }
+  for (size_t i = 0; i < exits.size(); ++i)
+    out.push_back(batch.outputs[i] + b * rows(exits[i]) * graph->nodes[exits[i]].size());
+  Frame frame;
+  frame.arena = context.arena;
+  frame.state = batch.state ? batch.state + b * program.state_bytes() : context.state;
+  frame.keep = batch.state != nullptr;
+  frame.steps = batch.steps;
+  frame.first = batch.first;
+  frame.scratch = context.scratch.data();
+  frame.parallel = &parallel;
+  frame.inputs = in.data();
+  frame.outputs = out.data();
+  frame.seconds = seconds;
+  program.run(frame);
+}
+
 void Engine::run(int64_t batch, int64_t steps, int64_t first, const std::vector<InputBatch>& inputs,
                  const std::vector<int64_t*>& outputs, std::byte* state) const {
-  Impl& m = *impl_;
-  const auto entries = m.graph->of_type("Input"), exits = m.graph->of_type("Output");
-  if (inputs.size() != entries.size() || outputs.size() != exits.size()) throw Error("wrong number of inputs or outputs");
-  if (steps < 1 || steps > m.graph->steps()) throw Error("steps of one call must lie in 1..T");
-  auto rows = [&](int node) { return m.graph->nodes[node].steps > 0 ? steps : 1; };
-
-  auto sample = [&](int64_t b, Context& context, const Parallel& parallel) {
-    std::vector<BorderInput> in;
-    std::vector<int64_t*> out;
-    for (size_t i = 0; i < entries.size(); ++i) {
-      const int64_t bytes = rows(entries[i]) * m.graph->nodes[entries[i]].size() * bytes_of(inputs[i].dtype);
-      in.push_back({inputs[i].data + b * bytes, inputs[i].dtype});
-    }
-    for (size_t i = 0; i < exits.size(); ++i)
-      out.push_back(outputs[i] + b * rows(exits[i]) * m.graph->nodes[exits[i]].size());
-    Frame frame;
-    frame.arena = context.arena;
-    frame.state = state ? state + b * m.program.state_bytes() : context.state;
-    frame.steps = steps;
-    frame.keep = state != nullptr;
-    frame.first = first;
-    frame.scratch = context.scratch.data();
-    frame.parallel = &parallel;
-    frame.inputs = in.data();
-    frame.outputs = out.data();
-    m.program.run(frame);
-  };
-
+  const Impl& m = *impl_;
+  const Batch given{steps, first, inputs.data(), outputs.data(), state};
+  m.check(inputs.size(), outputs.size(), steps);
   const int threads = m.options.threads;
   const bool by_sample = batch >= threads;
-  const RowSplit whole(1, false), split(threads, m.options.spin);
+  const Serial whole;
+  const RowSplit split(threads, m.options.spin);
   split_over_workers(batch, by_sample ? 1 : std::max<int64_t>(1, batch), threads, m.options.spin,
                      [&](int64_t begin, int64_t end, int) {
-                       auto context = m.borrow();
-                       for (int64_t b = begin; b < end; ++b) sample(b, *context, by_sample ? whole : split);
-                       m.give_back(std::move(context));
+                       Borrowed context(*impl_);
+                       for (int64_t b = begin; b < end; ++b)
+                         m.sample(given, b, *context, by_sample ? static_cast<const Parallel&>(whole) : split, nullptr);
                      });
+}
+
+std::vector<StepTime> Engine::profile(int64_t batch, int64_t steps, const std::vector<InputBatch>& inputs,
+                                      const std::vector<int64_t*>& outputs) const {
+  const Impl& m = *impl_;
+  m.check(inputs.size(), outputs.size(), steps);
+  const auto plan = m.program.steps();
+  std::vector<double> seconds(plan.size(), 0.0);
+  Borrowed context(*impl_);
+  for (int64_t b = 0; b < batch; ++b)
+    m.sample({steps, 0, inputs.data(), outputs.data(), nullptr}, b, *context, Serial(), seconds.data());
+  std::vector<StepTime> all;
+  for (size_t i = 0; i < plan.size(); ++i) all.push_back({m.graph->nodes[plan[i].first].name, plan[i].second, seconds[i]});
+  return all;
 }
 
 const GraphDef& Engine::graph() const { return *impl_->graph; }

@@ -35,6 +35,7 @@ class InputOp : public Op {
         if (given.dtype == Dtype::f64) return quantise(reinterpret_cast<const double*>(from), to, call.out.size);
         with_integer(given.dtype, [&](auto element) {
           const auto* values = reinterpret_cast<const decltype(element)*>(from);
+          if (!raw_ && spikes_) return copy_spikes(values, to, call.out.size);
           if (!raw_) return quantise(values, to, call.out.size);
           for (int64_t i = 0; i < call.out.size; ++i) to[i] = static_cast<decltype(zero)>(values[i]);
         });
@@ -43,6 +44,16 @@ class InputOp : public Op {
   }
 
  private:
+  template <class From, class To>
+  void copy_spikes(const From* from, To* to, int64_t n) const {
+    bool wrong = false;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t x = from[i];
+      wrong |= (x < low_) | (x > high_);
+      to[i] = static_cast<To>(x);
+    }
+    if (wrong) throw Error("input '" + name_ + "' holds values that its kind of spikes does not allow");
+  }
   template <class From, class To>
   void quantise(const From* from, To* to, int64_t n) const {
     const double low = static_cast<double>(low_), high = static_cast<double>(high_);

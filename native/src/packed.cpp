@@ -34,25 +34,36 @@ class PackOp : public Op {
  public:
   explicit PackOp(const Packed& p) : p_(p) {}
   void run(const Call& call) const override {
+    uint64_t* words = call.scratch->take<uint64_t>(p_.pixels);
     for (int64_t t = 0; t < call.out.rows; ++t) {
-      std::memset(call.out.row(t), 0, p_.row_bytes());
       with_integer(call.in[0].dtype, [&](auto zero) {
         const auto* x = call.in[0].as<decltype(zero)>(t);
         for (int plane = 0; plane < p_.planes; ++plane)
-          for (int64_t c = 0; c < p_.channels; ++c) {
-            uint64_t* to = call.out.as<uint64_t>(t) + plane * p_.pixels * p_.words + c / 64;
-            const auto* from = x + c * p_.channel_stride;
-            for (int64_t q = 0; q < p_.pixels; ++q) {
-              const int64_t n = from[q * p_.pixel_stride];
-              const uint64_t bit = p_.ternary ? (plane ? n < 0 : n > 0) : static_cast<uint64_t>(n) >> plane & 1;
-              to[q * p_.words] |= bit << (c % 64);
+          for (int64_t w = 0; w < p_.words; ++w) {
+            std::fill(words, words + p_.pixels, 0);
+            for (int64_t c = w * 64; c < std::min(p_.channels, w * 64 + 64); ++c) {
+              const auto* from = x + c * p_.channel_stride;
+              if (p_.pixel_stride == 1) add_bits(from, 1, plane, static_cast<int>(c % 64), words);
+              else add_bits(from, p_.pixel_stride, plane, static_cast<int>(c % 64), words);
             }
+            uint64_t* to = call.out.as<uint64_t>(t) + plane * p_.pixels * p_.words + w;
+            for (int64_t q = 0; q < p_.pixels; ++q) to[q * p_.words] = words[q];
           }
       });
     }
   }
 
  private:
+  // Bit `bit` of every pixel's word from one channel.
+  template <class E>
+  void add_bits(const E* from, int64_t stride, int plane, int bit, uint64_t* words) const {
+    for (int64_t q = 0; q < p_.pixels; ++q) {
+      const E n = from[q * stride];
+      const uint64_t on = p_.ternary ? (plane ? n < 0 : n > 0) : static_cast<uint64_t>(n) >> plane & 1;
+      words[q] |= on << bit;
+    }
+  }
+
   Packed p_;
 };
 

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace picojoule {
 namespace {
@@ -46,6 +47,8 @@ std::vector<bool> find_equal_rows(const GraphDef& graph) {
   return equal;
 }
 
+using Clock = std::chrono::steady_clock;
+
 constexpr int64_t align(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
@@ -73,17 +76,19 @@ int Program::value(const GraphDef& graph, int node, Layout layout) {
   const NodeDef& def = graph.nodes[node];
   if (layout != Layout::dense && values_[other].layout != Layout::dense) other = value(graph, node, Layout::dense);
   const int made = define(graph, node, layout);
-  emit(layout == Layout::dense ? make_unpack(def, values_[other].layout) : make_pack(def, layout), node, {other}, made);
+  const bool dense = layout == Layout::dense;
+  emit(dense ? make_unpack(def, values_[other].layout) : make_pack(def, layout), dense ? "unpack" : "pack", node, {other},
+       made);
   return made;
 }
 
-void Program::emit(OpPtr op, int node, std::vector<int> in, int out) {
+void Program::emit(OpPtr op, const char* label, int node, std::vector<int> in, int out) {
   const int now = static_cast<int>(steps_.size());
   for (int i : in) values_[i].last_use = now;
   values_[out].last_use = now;
   const int64_t state = state_bytes_;
   state_bytes_ += align(op->state_bytes());
-  steps_.push_back({std::move(op), node, std::move(in), out, state});
+  steps_.push_back({std::move(op), node, std::move(in), out, state, label});
 }
 
 Program::Program(const GraphDef& graph, const Options& options) : equal_rows_(find_equal_rows(graph)) {
@@ -111,7 +116,7 @@ void Program::build_scalar(const GraphDef& graph, int i, int slot, const Options
   const int out = define(graph, i, Layout::dense);
   OpPtr op = make_scalar(graph, i, options, slot);
   report_.push_back({graph.nodes[i].name, graph.nodes[i].type, "scalar", op->constant_bytes()});
-  emit(std::move(op), i, std::move(in), out);
+  emit(std::move(op), "scalar", i, std::move(in), out);
 }
 
 void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
@@ -126,7 +131,8 @@ void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
                        options.stream, options.isa);
   const char* name = fused ? name_of(choice.fused) : name_of(choice.synapse);
   report_.push_back({graph.nodes[target].name, graph.nodes[target].type, name, op->constant_bytes()});
-  emit(std::move(op), target, {in}, out);
+  const std::string label = fused ? std::string(name_of(choice.synapse)) + "+" + name : name;
+  emit(std::move(op), label.c_str(), target, {in}, out);
 }
 
 // First fit by liveness: a value occupies its bytes from the step that makes it to the last that reads it.
@@ -159,6 +165,12 @@ int64_t Program::constant_bytes() const {
   return total;
 }
 
+std::vector<std::pair<int, std::string>> Program::steps() const {
+  std::vector<std::pair<int, std::string>> all;
+  for (auto& step : steps_) all.push_back({step.node, step.label});
+  return all;
+}
+
 void Program::run(const Frame& frame) const {
   auto view = [&](int index) {
     const Value& v = values_[index];
@@ -180,7 +192,9 @@ void Program::run(const Frame& frame) const {
     call.parallel = frame.parallel;
     call.inputs = frame.inputs;
     call.outputs = frame.outputs;
+    const auto start = frame.seconds ? Clock::now() : Clock::time_point();
     step.op->run(call);
+    if (frame.seconds) frame.seconds[&step - steps_.data()] += std::chrono::duration<double>(Clock::now() - start).count();
   }
 }
 

@@ -25,6 +25,7 @@ struct Frame {
   const Parallel* parallel = nullptr;
   const BorderInput* inputs = nullptr;
   int64_t* const* outputs = nullptr;
+  double* seconds = nullptr;  // added up for every step of the program
 };
 
 struct NodeReport {
@@ -41,6 +42,8 @@ class Program {
   int64_t state_bytes() const { return state_bytes_; }
   int64_t constant_bytes() const;
   const std::vector<NodeReport>& report() const { return report_; }
+  // Node and what runs (kernel, pack, unpack) of every step.
+  std::vector<std::pair<int, std::string>> steps() const;
 
  private:
   struct Value {
@@ -58,6 +61,7 @@ class Program {
     std::vector<int> in;
     int out;
     int64_t state;
+    std::string label;
   };
 
   struct Choice {
@@ -73,7 +77,7 @@ class Program {
   void build_scalar(const GraphDef& graph, int node, int slot, const Options& options);
   int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout
   int define(const GraphDef& graph, int node, Layout layout);
-  void emit(OpPtr op, int node, std::vector<int> in, int out);
+  void emit(OpPtr op, const char* label, int node, std::vector<int> in, int out);
   void place();
 
   std::vector<Choice> choices_;  // by node

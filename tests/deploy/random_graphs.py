@@ -213,9 +213,9 @@ class Builder:
             v = h + levels * int(np.abs(reset_value).max()) + scale
             top = max(top, h, v)
         return self.add(
-            g.Neuron, (x,), kind, edge.shape, edge.steps, axis=axis, op="lif", reset=reset, decay=self.const(decay),
-            gain=self.const(gain), bias=self.const(bias), thresholds=self.const(thresholds),
-            strict=(False,) * levels, neg_threshold=None if neg is None else self.const(neg),
+            g.Neuron, (x,), kind, edge.shape, edge.steps, axis=axis, op="lif", reset=reset,
+            decay=self.const(decay), gain=self.const(gain), bias=self.const(bias),
+            thresholds=self.const(thresholds), strict=(False,) * levels, neg_threshold=None if neg is None else self.const(neg),
             reset_value=self.const(reset_value), v_init=self.const(v_init), frac=frac, decay_shift=shift,
             rounding=self.pick("floor", "floor", "half_up"), v_bits=bits_for(-top, top) + 1, **table,
         )  # fmt: skip
@@ -242,8 +242,8 @@ class Builder:
         shift = int(self.rng.integers(0, 6))
         top = ((max(-edge.kind.low, edge.kind.high) * 9 + 99 + (1 << shift)) >> shift) + 1
         return self.add(
-            g.Affine, (x,), kinds.fixed(bits_for(-top, top), 0), edge.shape, edge.steps, axis=axis, shift=shift,
-            gain=self.const(gain), bias=self.const(bias), rounding=self.pick("floor", "half_up"),
+            g.Affine, (x,), kinds.fixed(bits_for(-top, top), 0), edge.shape, edge.steps, axis=axis,
+            shift=shift, gain=self.const(gain), bias=self.const(bias), rounding=self.pick("floor", "half_up"),
         )  # fmt: skip
 
     def pool(self, x: str) -> str:
@@ -365,8 +365,9 @@ class Builder:
         bias = self.rng.integers(-4, 5, (self.pick(1, edge.steps), self.pick(1, edge.shape[0])))
         top = max(-edge.kind.low, edge.kind.high) * 4 * edge.steps + 4
         return self.add(
-            g.TimeMix, (x,), kinds.fixed(bits_for(-top, top), 0), edge.shape, edge.steps, matrix=self.const(matrix),
-            bias=self.const(bias) if self.chance(0.5) else None, causal=causal, axis=0,
+            g.TimeMix, (x,), kinds.fixed(bits_for(-top, top), 0), edge.shape, edge.steps,
+            matrix=self.const(matrix), bias=self.const(bias) if self.chance(0.5) else None, causal=causal,
+            axis=0,
         )  # fmt: skip
 
     def scan(self, x: str) -> str:

@@ -18,7 +18,7 @@ from picojoule.graph import nodes as g
 
 
 def spiking_conv(T: int = 4, *, decay: int = 1, seed: int = 0) -> g.Graph:
-    """8 binary channels, 1-bit 3x3 convolution to 70, LIF with decay `decay`/2, spikes and their counts out."""
+    """8 binary channels, 1-bit 3x3 convolution to 70, LIF with decay `decay`/2, all and last spikes out."""
     b = Builder(np.random.default_rng(seed), T)
     x = b.add(g.Input, (), kinds.binary, (8, 6, 6), T)
     weight = b.const(b.rng.choice([-1, 1], (70, 8, 3, 3)), np.int8)
@@ -31,8 +31,8 @@ def spiking_conv(T: int = 4, *, decay: int = 1, seed: int = 0) -> g.Graph:
         return b.const([[value]])
 
     x = b.add(
-        g.Neuron, (x,), kinds.binary, (70, 6, 6), T, decay=one(decay), decay_shift=1, gain=one(1), bias=one(0),
-        thresholds=b.const([[[4]]]), reset="soft", reset_value=one(4), v_init=one(0), v_bits=16,
+        g.Neuron, (x,), kinds.binary, (70, 6, 6), T, decay=one(decay), decay_shift=1, gain=one(1),
+        bias=one(0), thresholds=b.const([[[4]]]), reset="soft", reset_value=one(4), v_init=one(0), v_bits=16,
     )  # fmt: skip
     b.output(x, "spikes")
     b.output(b.add(g.Readout, (x,), kinds.binary, (70, 6, 6), 0, mode="last"), "last")

@@ -1,4 +1,4 @@
-"""Engine == reference interpreter, bit for bit, on random graphs: every kernel, instruction set, thread count."""
+"""Engine == reference interpreter, bit for bit, on random graphs: every kernel, ISA and thread count."""
 
 import numpy as np
 import pytest

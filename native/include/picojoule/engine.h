@@ -27,6 +27,11 @@ struct NodeInfo {
   int64_t bytes;
 };
 
+struct StepTime {
+  std::string node, what;
+  double seconds;
+};
+
 class Engine {
  public:
   Engine(std::shared_ptr<const GraphDef> graph, const EngineOptions& options);
@@ -38,6 +43,10 @@ class Engine {
   void run(int64_t batch, int64_t steps, int64_t first, const std::vector<InputBatch>& inputs,
            const std::vector<int64_t*>& outputs, std::byte* state) const;
 
+  // The same on one thread; seconds of every step of the plan.
+  std::vector<StepTime> profile(int64_t batch, int64_t steps, const std::vector<InputBatch>& inputs,
+                                const std::vector<int64_t*>& outputs) const;
+
   const GraphDef& graph() const;
   int64_t state_bytes() const;
   int64_t arena_bytes() const;
@@ -47,6 +56,7 @@ class Engine {
 
  private:
   struct Impl;
+  class Borrowed;
   std::unique_ptr<Impl> impl_;
 };
 

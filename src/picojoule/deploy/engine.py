@@ -50,7 +50,8 @@ class Engine:
     ) -> None:
         if graph.stage != "snapped":
             raise PackError(
-                f"the engine runs snapped graphs, this one is {graph.stage!r}: write graph.snap(captured).graph()"
+                f"the engine runs snapped graphs, this one is {graph.stage!r}: "
+                "write graph.snap(captured).graph()"
             )
         self.graph, self.threads = graph, threads
         self._settings: dict[str, Any] = {
@@ -86,8 +87,8 @@ class Engine:
         for node in self.graph.nodes:
             if isinstance(node, g.TimeMix) and not node.causal:
                 raise CausalityError(
-                    f"TimeMix {node.name!r} looks at future steps and cannot be streamed; call the engine on the "
-                    "whole sequence"
+                    f"TimeMix {node.name!r} looks at future steps and cannot be streamed; "
+                    "call the engine on the whole sequence"
                 )
         if self._streaming is None:
             self._streaming = self._make(stream=True)
@@ -106,6 +107,12 @@ class Engine:
             "state_bytes": self._native.state_bytes,
             "nodes": self._native.info(),
         }
+
+    def profile(self, inputs: Data) -> list[dict[str, Any]]:
+        """Seconds of every step of one call on one thread: node, what ran (kernel, pack, unpack), seconds."""
+        arrays, batch = _prepare(self.graph, inputs, self._steps)
+        outputs = _empty(self.graph, batch, self._steps)
+        return self._native.profile(batch, self._steps, arrays, list(outputs.values()))
 
     def _make(self, *, stream: bool) -> Any:
         try:
@@ -155,8 +162,8 @@ class Stream:
             )
         if self.position + count > self._limit:
             raise ShapeError(
-                f"the bounds of this graph are proven for {self._limit} steps; step {self.position + count} was asked "
-                "for. Snap the model with a larger T, or start a new stream"
+                f"the bounds of this graph are proven for {self._limit} steps; step {self.position + count} "
+                "was asked for. Snap the model with a larger T, or start a new stream"
             )
         parts: list[dict[str, Array]] = []
         for first in range(0, count, self._block):
@@ -180,7 +187,7 @@ class Stream:
 
 
 def stream_limit(graph: g.Graph) -> int:
-    """Steps for which streaming a graph is proven exact: T where a sum over time or a constant depends on it."""
+    """Steps for which a stream is proven exact: T where a sum over time or a constant depends on it."""
     steps = max((node.edge.steps for node in graph.nodes), default=0) or 1
     for node in graph.nodes:
         if isinstance(node, g.TimeMix | g.Scan) or (isinstance(node, g.Readout) and node.mode == "sum"):
@@ -241,8 +248,8 @@ def _ordered(node: g.Scan) -> g.Graph:
     exits = {n.key: n for n in body.outputs}
     if set(entries) != {"x", *states} or set(exits) != {"y", *states}:
         raise PackError(
-            f"Scan {node.name!r}: the body needs inputs x, state0.. and outputs y, state0.., got {list(entries)} "
-            f"and {list(exits)}"
+            f"Scan {node.name!r}: the body needs inputs x, state0.. and outputs y, state0.., "
+            f"got {list(entries)} and {list(exits)}"
         )
     middle = [n for n in body.nodes if not isinstance(n, g.Input | g.Output)]
     order = [*(entries[k] for k in ("x", *states)), *middle, *(exits[k] for k in ("y", *states))]
@@ -258,7 +265,7 @@ def _numbers(node: g.Node) -> dict[str, list[int]]:
             value = (1 if name == "signs" else 0,) * len(node.inputs)
         if name in ("padding", "kernel", "stride", "dilation", "axes", "factors", "shifts", "signs"):
             out[name] = [int(v) for v in np.asarray(value, dtype=np.int64).ravel()]
-        elif name in ("axis", "groups", "decay_shift", "shift", "keepdim", "total", "causal"):
+        elif isinstance(value, int):  # axis, groups, shifts, flags
             out[name] = [int(value)]
     if isinstance(node, g.Reshape):
         out["moves"] = _moves(node)
