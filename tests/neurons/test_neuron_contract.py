@@ -8,7 +8,7 @@ import torch
 
 from picojoule import timeline
 from picojoule.core.errors import CausalityError, NonFiniteError, PackError, ShapeError
-from picojoule.neurons import LIF, PSN, MaskedPSN, Neuron, fire
+from picojoule.neurons import ILIF, LIF, NILIF, PSN, MaskedPSN, Neuron, TernaryLIF, fire
 from picojoule.neurons.fire import FireRule
 
 
@@ -60,6 +60,33 @@ def test_memory_layout_does_not_matter(make):
     assert torch.equal(neuron(x.to(memory_format=torch.channels_last)), expected)
     wide = torch.stack([x, x], -1)
     assert torch.equal(neuron(wide[..., 0]), expected)
+
+
+@pytest.mark.parametrize("neuron", [LIF(4), LIF(4, v_reset=0.1), NILIF(4), ILIF(4), TernaryLIF(4)], ids=repr)
+def test_channels_last_stays_channels_last(neuron):
+    x = rows(8, 3, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    out = neuron(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    (g,) = torch.autograd.grad(out.sum(), x)
+    assert g.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_other_precisions(make, dtype):
+    x = rows(8, 3).to(dtype).requires_grad_()
+    neuron = make(4).to(dtype)
+    out = neuron(x)
+    assert out.dtype == dtype
+    if out.requires_grad:
+        assert torch.autograd.grad(out.sum(), x)[0].dtype == dtype
+
+
+def test_autocast_keeps_the_result(make):
+    x = rows(8, 3, dtype=torch.float32)
+    torch.manual_seed(0)
+    neuron = make(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert neuron(x).shape == x.shape
 
 
 def test_one_sample_never_changes_another(make):

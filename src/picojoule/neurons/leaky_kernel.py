@@ -69,7 +69,7 @@ def forward_kernel(
     if v0 is None and p.v_init:
         v0 = current.new_full(current.shape[1:], p.v_init)
     dtype = current.dtype if v0 is None else torch.result_type(current, v0)
-    n = torch.empty(current.shape, dtype=dtype, device=x.device)
+    n = torch.empty_like(current, dtype=dtype)
     h = torch.empty_like(n) if want_h else None
     rows = (torch.empty_like(n[0]),) * T if h is None else h.unbind(0)
     v, last = v0, T - 1
