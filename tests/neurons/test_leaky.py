@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from picojoule import neurons as pn
+from picojoule.core.errors import ConfigError
 from picojoule.core.kinds import binary, integer, ternary
 from picojoule.core.spec import MembraneTable, NeuronSpec
 from picojoule.neurons.leaky import LeakyParams, leaky, leaky_reference
@@ -136,6 +137,20 @@ def test_membrane_quantizer_becomes_the_table(neuron):
 def test_membrane_quantizer_of_step_neurons(name):
     cls = {"qif": pn.QIF, "eif": pn.EIF, "klif": pn.KLIF, "cuba": pn.CUBA, "alif": pn.ALIF}[name]
     v = cls(3, membrane_quant=Staircase()).run(torch.randn(6, 4), 3).state.v
+    assert torch.equal(v, Staircase()(v))
+
+
+def test_a_quantizer_is_used_or_refused(make):
+    """Never attached and then ignored."""
+    torch.manual_seed(0)
+    neuron = make(4).double()
+    if not neuron.quantizable:
+        with pytest.raises(ConfigError, match="no membrane"):
+            neuron.membrane_quant = Staircase()
+        return
+    neuron.membrane_quant = Staircase()
+    x = torch.randn(8, 3, dtype=torch.float64)
+    v = neuron.run(x, 4).state.v
     assert torch.equal(v, Staircase()(v))
 
 

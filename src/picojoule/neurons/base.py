@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from picojoule import timeline
-from picojoule.core.errors import CausalityError, KindError, NonFiniteError, PackError, ShapeError
+from picojoule.core.errors import (
+    CausalityError,
+    ConfigError,
+    KindError,
+    NonFiniteError,
+    PackError,
+    ShapeError,
+)
 from picojoule.core.kinds import Kind, binary
 from picojoule.core.spec import NeuronSpec
 from picojoule.neurons.expand import Expansion, expansion
@@ -63,6 +70,7 @@ class Neuron(nn.Module):
     kind: Kind = binary
     causal: bool = True
     op_name: str = ""
+    quantizable: bool = True  # has a membrane that a quantizer may act on after the reset
     leaf: str
 
     def __init__(self, T: int = 4, membrane_quant: nn.Module | None = None) -> None:
@@ -76,6 +84,14 @@ class Neuron(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         leaf_key(self)  # a copy is another module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "membrane_quant" and value is not None and not self.quantizable:
+            raise ConfigError(
+                f"{type(self).__name__} has no membrane that a quantizer could act on; use LIF, IF, PLIF, ILIF, "
+                "TernaryLIF, QIF, EIF, KLIF, CUBA or ALIF"
+            )
+        super().__setattr__(name, value)
 
     def set_steps(self, T: int) -> None:
         """Change T."""

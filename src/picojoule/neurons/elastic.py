@@ -65,6 +65,7 @@ class ElasticTernary(StepNeuron):
 
     kind = ternary
     op_name = "elastic"
+    quantizable = False
     amplitude: Tensor
     initialised: Tensor
 

@@ -37,6 +37,7 @@ class TimeMixNeuron(Neuron):
     """Base of the family: `window(step, T)` gives the rows of the time matrix for steps step..step+T-1."""
 
     op_name = "psn"
+    quantizable = False
 
     def __init__(self, T: int, surrogate: sg.Surrogate | str) -> None:
         super().__init__(T)

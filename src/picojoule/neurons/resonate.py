@@ -46,6 +46,7 @@ class RF(StepNeuron):
     """
 
     op_name = "rf"
+    quantizable = False
 
     def __init__(
         self,

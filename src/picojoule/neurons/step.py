@@ -115,6 +115,8 @@ class ResetNeuron(StepNeuron):
 
 
 class _FromStep(StepNeuron):
+    quantizable = False  # its step function owns the membrane
+
     def __init__(self, step_fn: Any, init_state: Any, T: int, kind: Kind, name: str) -> None:
         super().__init__(T)
         self.kind = kind
