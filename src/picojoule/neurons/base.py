@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,10 +88,10 @@ class Neuron(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "membrane_quant" and value is not None and not self.quantizable:
             raise ConfigError(
-                f"{type(self).__name__} has no membrane that a quantizer could act on; use LIF, IF, PLIF, ILIF, "
-                "TernaryLIF, QIF, EIF, KLIF, CUBA or ALIF"
+                f"{type(self).__name__} has no membrane that a quantizer could act on; use IF, LIF, PLIF, "
+                "ILIF, TernaryLIF, QIF, EIF, KLIF, CUBA or ALIF"
             )
-        super().__setattr__(name, value)
+        super().__setattr__(name, cast(Any, value))
 
     def set_steps(self, T: int) -> None:
         """Change T."""
