@@ -136,7 +136,7 @@ def test_pack_by_name(name: str, snapped, tmp_path) -> None:
     assert agree >= 0.9
 
 
-@pytest.mark.skipif(not landed("picojoule.measure"), reason="measuring is not there yet")
+@pytest.mark.skipif(not landed("picojoule.measure.assess"), reason="measuring is not there yet")
 @pytest.mark.parametrize("name", TINY)
 def test_measure(name: str, build, example) -> None:
     model = build(name).eval()
