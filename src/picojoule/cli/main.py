@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.show()  # type: ignore[attr-defined]
             return WRONG
         return _fail(error, FAILED, debug)
+    if code == STOPPED:  # the parser has caught Ctrl-C itself
+        return _say("stopped", STOPPED)
     return code if isinstance(code, int) else DONE
 
 

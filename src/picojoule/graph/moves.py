@@ -35,6 +35,9 @@ def moved(node: n.Reshape, row: Shape, move: tuple[Any, ...]) -> Shape:
     counts = {"view": 1, "permute": 1, "slice": 4, "expand": 1, "pad": 1, "flip": 1, "roll": 2}
     if counts.get(name) != len(args):
         fail(node, "moves", f"unknown move {name!r} with {len(args)} arguments")
+    wanted = (tuple, list) if name in ("view", "permute", "expand", "pad") else int
+    if not all(isinstance(arg, wanted) for arg in args):
+        fail(node, "moves", f"{name} takes {'a list' if wanted is not int else 'integers'}, got {args}")
     if name == "view":
         return _view(node, row, args[0])
     if name == "permute":
