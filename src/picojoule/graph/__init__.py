@@ -13,7 +13,7 @@ _NAMES = {
     "PackResult": ("packing", "PackResult"),
     "SnappedModel": ("snapped", "SnappedModel"),
     "capture": ("capturing", "capture"),
-    "compare": ("packing", "compare"),
+    "compare": ("comparing", "compare"),
     "check_kinds": ("checking", "check_kinds"),
     "execute": ("executor", "execute"),
     "pack": ("packing", "pack"),

@@ -35,4 +35,6 @@ def snap(captured: g.Graph, grid: Grid | int = 16, *, samples: Any = None) -> Sn
         if fold is None:
             raise PackError(f"{place(node)} cannot be packed")
         folder.syms[node.name] = fold(folder, node)
-    return SnappedModel(folder.ops, {n.key: n.name for n in captured.outputs}, folder.grid.stream)
+    return SnappedModel(
+        folder.ops, {n.key: n.name for n in captured.outputs}, folder.grid.stream, folder.asked
+    )

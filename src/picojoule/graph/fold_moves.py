@@ -31,7 +31,7 @@ def fold_pool(f: Folder, node: g.Pool) -> Sym:
     mode = "sum" if node.mode == "avg" else node.mode
     uneven = sy.varying(sym.scale, sym.offset) - {0} or (mode != "sum" and sym.scale.shape[0] > 1)
     if uneven or (mode == "sum" and padded and not sym.no_offset):
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
     if mode == "sum":
         count = product(node.kernel)
         divisor = (node.divisor or count) if node.mode == "avg" else 1
@@ -52,7 +52,7 @@ def fold_mean(f: Folder, node: g.Mean) -> Sym:
     ndim = len(sym.shape)
     axes = tuple(sorted(a % ndim for a in node.axes))
     if any(sym.scale.shape[1 + a] > 1 for a in axes):
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
     count = product(sym.shape[a] for a in axes)
     share = 1.0 if node.total else 1.0 / count
     along = tuple(1 + a for a in axes)
@@ -122,7 +122,7 @@ def fold_reshape(f: Folder, node: g.Reshape) -> Sym:
     """Arrays move with the data; an offset may not meet new zeros."""
     sym = f.inputs(node)[0]
     if sy.has_pad(node) and not sym.no_offset:
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
     arrays = [sy.moved(a, sym.shape, node.moves) for a in (sym.scale, sym.offset)]
     if not sym.name:
         return sym.with_(shape=node.edge.shape, scale=arrays[0], offset=arrays[1])
@@ -149,7 +149,7 @@ def fold_readout(f: Folder, node: g.Readout) -> Sym:
     mode = "sum" if node.mode == "mean" else node.mode
     uneven = sym.scale.shape[0] > 1 or (mode == "max" and ((sym.scale < 0).any() or sym.offset.shape[0] > 1))
     if uneven:
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
     scale, offset, kind = sym.scale, sym.offset, sym.kind if sym.kind.is_spikes else None
     if mode == "sum":
         share = 1.0 / T if node.mode == "mean" else 1.0

@@ -113,13 +113,13 @@ def _emit(f: Folder, node: g.Neuron, sym: Sym, real: Real, axis: int, name: str 
 
 def _plan(f: Folder, node: g.Neuron, real: Real, axis: int, memory: bool, reach: int) -> NeuronPlan:
     """Units, integer gain and integer decay."""
-    grid, frac = f.grid, f.grid.of(node.name)
+    grid = f.grid
     steady = real.gain.shape[0] == 1 or bool((real.gain == real.gain[:1]).all())
     table = node.breaks is not None
     if steady:
         real = replace(real, gain=real.gain[:1])
+    frac = 0 if not memory and steady else f.frac(node)
     if not memory and steady:
-        frac = 0
         lsb = np.where(real.gain != 0, np.abs(real.gain), 1.0)
         gain = np.sign(real.gain)
     elif steady and not table:

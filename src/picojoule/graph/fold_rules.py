@@ -132,7 +132,7 @@ def fold_conv(f: Folder, node: g.Conv) -> Sym:
     padded = any(side for pair in node.padding for side in pair)
     scale = _group_scale(sym, node.groups, codes.shape[0])
     if scale is None or (padded and not sym.no_offset) or (sy.varying(sym.offset) - {0}):
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
         scale = _group_scale(sym, node.groups, codes.shape[0])
     if scale is None:
         raise PackError(f"{place(node)} reads an edge that could not be brought onto a grid")
@@ -175,7 +175,7 @@ def fold_linear(f: Folder, node: g.Linear) -> Sym:
     sym = f.inputs(node)[0]
     codes, step, coding, words = weights(f, node)
     if sym.scale.shape[-1] > 1:
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
     ndim = len(node.edge.shape)
     bias = np.zeros(1) if node.bias is None else f.tensor(node.bias)
     last = (*sym.offset.shape[:-1], sym.shape[-1])
@@ -208,7 +208,7 @@ def fold_mix(f: Folder, node: g.TimeMix) -> Sym:
     """Integer matrix; bias and offset become an offset per step."""
     sym = f.inputs(node)[0]
     if sym.scale.shape[0] > 1:
-        sym = f.on_grid(sym, f.grid.of(node.name), node)
+        sym = f.on_grid(sym, f.frac(node), node)
     matrix = f.tensor(node.matrix)
     T, ndim = max(node.edge.steps, 1), len(sym.shape)
     bits = f.grid.mix_bits - min(0, math.floor(math.log2(max(float(np.abs(matrix).max()), 2.0**-20))))

@@ -33,11 +33,11 @@ def fold_add(f: Folder, node: g.Add) -> Sym:
         return sym.with_(scale=sign * sym.scale, offset=sy.compress(sign * sym.offset + extra))
     ratios = _ratios([sym for sym, _ in data], ndim)
     if ratios is None:
-        frac = max(f.grid.of(node.name), *(dyadic(sym) or 0 for sym, _ in data))
+        frac = max(f.frac(node), *(dyadic(sym) or 0 for sym, _ in data))
         data = [(f.on_grid(sym, frac, node), sign) for sym, sign in data]
         ratios = _ratios([sym for sym, _ in data], ndim)
     if ratios is None:
-        raise PackError(f"{place(node)} adds edges that do not meet on a grid of {f.grid.of(node.name)} bits")
+        raise PackError(f"{place(node)} adds edges that do not meet on a grid of {f.frac(node)} bits")
     low = min(shift for shift, _ in ratios)
     shifts = tuple(shift - low for shift, _ in ratios)
     turned = tuple(sign * turn for (_, sign), (_, turn) in zip(data, ratios))
@@ -82,7 +82,7 @@ def fold_mul(f: Folder, node: g.Mul) -> Sym:
         if a.shape == node.edge.shape:
             return a.with_(scale=sy.compress(a.scale * factor), offset=sy.compress(a.offset * factor))
         raise PackError(f"{place(node)} enlarges data by a constant; expand the data first")
-    a, b = (sym if sym.no_offset else f.on_grid(sym, f.grid.of(node.name), node) for sym in (a, b))
+    a, b = (sym if sym.no_offset else f.on_grid(sym, f.frac(node), node) for sym in (a, b))
     scale = _lifted(a.scale, ndim) * _lifted(b.scale, ndim)
     kind = _product_kind(a.kind, b.kind)
     return f.emit(MulOp(), node, [a, b], node.edge.shape, node.edge.steps, scale, scalar(0, ndim), kind=kind)
@@ -119,7 +119,7 @@ def fold_logic(f: Folder, node: g.Logic) -> Sym:
 def fold_matmul(f: Folder, node: g.MatMul) -> Sym:
     """Scales multiply where they do not change along the summed axis; offsets go onto a grid first."""
     a, b = f.inputs(node)
-    frac = f.grid.of(node.name)
+    frac = f.frac(node)
     if not a.no_offset or a.scale.shape[-1] > 1:
         a = f.on_grid(a, frac, node)
     if not b.no_offset or b.scale.shape[-2] > 1:
@@ -133,7 +133,7 @@ def fold_matmul(f: Folder, node: g.MatMul) -> Sym:
 def fold_lut(f: Folder, node: g.Lut) -> Sym:
     """Breaks compare exactly with integers of one positive scale; values go onto the grid."""
     sym = f.inputs(node)[0]
-    frac, ndim = f.grid.of(node.name), len(node.edge.shape)
+    frac, ndim = f.frac(node), len(node.edge.shape)
     if sym.scale.size > 1 or sym.offset.size > 1 or sym.scale.reshape(-1)[0] <= 0:
         sym = f.on_grid(sym, frac, node)
     q = (f.tensor(node.breaks) - sym.offset.reshape(-1)[0]) / sym.scale.reshape(-1)[0]

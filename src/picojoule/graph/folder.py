@@ -33,12 +33,19 @@ class Folder:
         self.graph, self.grid, self.samples = graph, grid, samples
         self.ops: list[Op] = []
         self.syms: dict[str, Sym] = {}
+        self.asked: list[str] = []  # nodes whose fraction bits matter
         self._taken = {node.name for node in graph.nodes}
         self._grids: dict[tuple[object, ...], Sym] = {}
 
     def inputs(self, node: g.Node) -> list[Sym]:
         """Symbolic edges that a node reads."""
         return [self.syms[name] for name in node.inputs]
+
+    def frac(self, node: g.Node) -> int:
+        """Fraction bits of a node whose numbers they change."""
+        if node.name not in self.asked:
+            self.asked.append(node.name)
+        return self.grid.of(node.name)
 
     def tensor(self, name: str | None) -> Array:
         """A captured constant in float64."""

@@ -33,12 +33,20 @@ class SnappedModel(nn.Module):
         ops: operators in execution order.
         keys: output key -> operator name.
         endless: bound membranes for any number of steps (graphs that will be streamed).
+        grid_nodes: captured nodes whose fraction bits matter, in execution order.
     """
 
-    def __init__(self, ops: Sequence[Op], keys: Mapping[str, str], endless: bool = False) -> None:
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        keys: Mapping[str, str],
+        endless: bool = False,
+        grid_nodes: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.ops = nn.ModuleList(ops)
         self.keys, self.endless = dict(keys), endless
+        self.grid_nodes = list(grid_nodes)
         self.register_buffer("like", torch.zeros((), dtype=torch.float64), persistent=False)
 
     def forward(self, *inputs: Any) -> Any:
