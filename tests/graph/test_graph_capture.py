@@ -189,11 +189,50 @@ def test_dead_code_is_gone():
         (lambda m, x: torch.where(x > 0.5, x, torch.zeros_like(x)), (4,), ["Opaque", "Opaque"]),
         (lambda m, x: F.layer_norm(x, (4,)), (4,), ["Opaque"]),
         (lambda m, x: x.softmax(-1), (3, 4), ["Opaque"]),
+        (lambda m, x: x.gather(1, torch.zeros(x.shape[0], 2, dtype=torch.long)), (4,), ["Opaque"]),
+        (lambda m, x: x.topk(2, -1)[0] + x.max(-1, keepdim=True)[0], (4,), ["Opaque", "Opaque", "Add"]),
+        (lambda m, x: F.conv_transpose2d(x, ones(4, 3, 2, 2), stride=2), (4, 3, 3), ["Opaque"]),
+        (lambda m, x: x.masked_fill(x > 0.5, 0.0), (4,), ["Opaque", "Opaque"]),
     ],
 )  # fmt: skip
 def test_operators_become_nodes_and_compute_the_same(function, shape, expected):
     nodes, _ = body(function, *shape)
     assert types(nodes) == expected
+
+
+def windows(m, x):
+    """Attention in 2x2 windows that are fused with the batch, as Swin spells it."""
+    N, H, W, C = x.shape
+    w = x.view(N, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, C)
+    w = m.fc(w)
+    w = (w @ w.transpose(-2, -1)).softmax(-1) @ w
+    return w.view(N, H // 2, W // 2, 2, 2, C).permute(0, 1, 3, 2, 4, 5).reshape(N, H, W, C)
+
+
+def sequence_first(m, x):
+    """torch's own attention puts the batch on the second axis."""
+    return m.attention(x, x, x)[0]
+
+
+def over_time(m, x):
+    """Weights over time, written three ways."""
+    steps = timeline.split(x, T)
+    by_last = m.fc(steps.permute(1, 2, 0)).permute(2, 0, 1).flatten(0, 1)
+    by_einsum = torch.einsum("tu,ubc->tbc", m.fc.weight, steps).flatten(0, 1)
+    by_matmul = (m.fc.weight @ steps.flatten(1)).view(x.shape)
+    return by_last + by_einsum + by_matmul
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "parts"),
+    [
+        (windows, (4, 4, 6), lambda: {"fc": nn.Linear(6, 6)}),
+        (sequence_first, (5, 8), lambda: {"attention": nn.MultiheadAttention(8, 2, batch_first=True)}),
+        (over_time, (3,), lambda: {"fc": nn.Linear(T, T)}),
+    ],
+)
+def test_foreign_spellings_of_attention_and_time_compute_the_same(function, shape, parts):
+    body(function, *shape, **parts())
 
 
 def test_the_channel_axis_of_a_constant_is_found():
@@ -439,6 +478,10 @@ def draws(m, x):
     return x + torch.rand(3)
 
 
+def counts(m, x):
+    return x + torch.arange(x.shape[0])[:, None]
+
+
 def transposed(m, x):
     return (x.t() @ x).sum(0) + x
 
@@ -455,6 +498,7 @@ def transposed(m, x):
         (sorted_batch, "sample"),
         (transposed, "leading axes"),
         (draws, "random"),
+        (counts, "counts"),
     ],
 )
 def test_refusals_name_module_line_and_remedy(function, advice):

@@ -133,7 +133,7 @@ class Run:
     def const(self, name: str | None) -> Tensor:
         """A constant in this run's precision."""
         if name not in self.constants:
-            t = torch.from_numpy(np.ascontiguousarray(self.graph.tensor(name)))
+            t = torch.from_numpy(np.array(self.graph.tensor(name), order="C"))
             self.constants[str(name)] = t.to(self.dtype) if t.is_floating_point() else t
         return self.constants[str(name)]
 
@@ -407,6 +407,9 @@ def replay(run: Run, node: g.Opaque, x: list[Tensor]) -> Tensor:
             return shown if held == "float" else shown.bool() if held == "bool" else shown.long()
         if sort == "const":
             return run.const(rest[0])
+        if sort == "rows":  # a constant made for every row, kept with length 1
+            const = run.const(rest[0])
+            return const.expand(rest[1] * run.batch, *const.shape[1:])
         if sort == "batch":
             return rest[0] * run.batch
         if sort == "list":

@@ -89,7 +89,20 @@ def _weighted(b: Builder, cls: type[g.Node], name: str, rows: Val, edge: Edge, a
 
 
 def linear_rows(b: Builder, v: Val, weight: Const, bias: Const | None) -> Val:
-    """v @ weight.T + bias over the last tensor axis, which must be a row axis."""
+    """v @ weight.T + bias over the last tensor axis, which must be a row axis.
+
+    A batch axis that is not in front ([L, N, D], or [L*N, D] of sequence-first layers) is put there meanwhile.
+    """
+    at = next((i for i, axis in enumerate(v.axes) if "N" in axis), 0)
+    place = v.axes[at].index("N") if "N" in v.axes[at] else 0
+    if (at or place) and at < len(v.axes) - 1:
+        ints = v.axes[at][:place] + v.axes[at][place + 1 :]
+        rest = [axis for i, axis in enumerate(v.axes) if i != at]
+        out = linear_rows(b, v.with_(axes=(("N", *ints), *rest)), weight, bias)
+        axes = list(out.axes)
+        fused = axes.pop(0)[1:]
+        axes.insert(at, (*fused[:place], "N", *fused[place:]))
+        return out.with_(axes=tuple(axes))
     rows, lead = b.rows(v)
     if len(rows.edge.shape) <= lead.extra:
         b.fail("a linear layer works over the batch axis; its input needs a feature axis after the batch")

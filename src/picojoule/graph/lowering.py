@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -93,6 +94,9 @@ def tensors_in(item: Any) -> list[Val]:
     return []
 
 
+_COUNTING = {"aten.arange", "aten.linspace", "aten.eye", "aten.tril_indices", "aten.triu_indices"}
+
+
 def evaluated(node: fx.Node, args: Args) -> Any:
     """Result of an operator whose inputs are all constants; made for one sample where it names the batch."""
 
@@ -100,7 +104,13 @@ def evaluated(node: fx.Node, args: Args) -> Any:
         if isinstance(item, Const):
             return item.tensor
         if isinstance(item, Extent):
-            return item.factor
+            if packet(node) in _COUNTING:
+                raise CaptureError(
+                    f"{packet(node)} counts over the batch, so it gives every sample another "
+                    "number; count over "
+                    "axes after the batch"
+                )
+            return 1
         if isinstance(item, list | tuple):
             return type(item)(concrete(part) for part in item)
         return item
@@ -123,19 +133,21 @@ def evaluated(node: fx.Node, args: Args) -> Any:
 def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
     """Any operator as it is: its arguments are described so that the executor can replay it.
 
-    Arguments: ("in", input, split, fused axes, dtype) | ("const", name) | ("batch", factor) |
+    Arguments: ("in", input, split, fused axes, dtype) | ("const", name) | ("rows", name, factor) | ("batch", factor) |
     ("list", items) | ("value", plain value).
     """
     data = tensors_in(args)
     if not data:
         b.fail(f"the operator {packet(node)} has no tensor input that the graph knows")
     leads: list[Lead] = []
+    fronts: list[tuple[int, ...]] = []
     inputs: list[str] = []
 
     def describe(item: Any, meta: Any) -> tuple[Any, ...]:
         if isinstance(item, Val):
             rows, lead = b.rows(item)
             leads.append(lead)
+            fronts.append(rows.edge.shape[: lead.extra])
             inputs.append(rows.node)
             held = getattr(getattr(meta, "meta", {}).get("val"), "dtype", torch.float32)
             kind = "bool" if held == torch.bool else "float" if held.is_floating_point else "int"
@@ -144,6 +156,10 @@ def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
             name = b.constant(
                 item.name or f"{b.module}.{packet(node)}.{len(b.tensors)}", array_of(item.tensor)
             )
+            held = getattr(getattr(meta, "meta", {}).get("val"), "shape", (0,))
+            if len(held) and item.tensor.dim() == len(held) and not isinstance(held[0], int):
+                rows = extent(held[0])
+                return ("rows", name, rows.factor if isinstance(rows, Extent) else 1)
             return ("const", name)
         if isinstance(item, Extent):
             return ("batch", item.factor)
@@ -154,13 +170,13 @@ def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
 
     raw = arguments(node, lambda item: item)
     described = tuple((name, describe(item, raw.get(name))) for name, item in args.items())
-    lead = max(leads, key=lambda one: (one.split, one.extra))
+    lead, front = max(zip(leads, fronts), key=lambda one: (one[0].split, one[0].extra))
     steps = max(v.edge.steps for v in data)
     metas = node.meta["val"]
     count = len(metas) if isinstance(metas, list | tuple) else None
     results = []
     for index in range(count) if count is not None else [None]:
-        shape = _rows_of(b, node, index, lead, steps)
+        shape = _rows_of(b, node, index, lead, steps, front)
         kind = result_kind(b, node, data, index)
         edge = Edge(kind, shape, steps)
         extra = () if index is None else (("pick", ("value", index)),)
@@ -202,8 +218,10 @@ def _probe(b: Builder, node: fx.Node, made: g.Opaque) -> None:
         )
 
 
-def _rows_of(b: Builder, node: fx.Node, index: int | None, lead: Lead, steps: int) -> tuple[int, ...]:
-    """Row shape of an opaque result that must keep the lead of its inputs."""
+def _rows_of(
+    b: Builder, node: fx.Node, index: int | None, lead: Lead, steps: int, front: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Row shape of an opaque result that must keep the lead of its inputs; `front` are its fused row axes."""
     found = sizes(node, index)
     head, rest = found[: lead.width], found[lead.width :]
     ok = len(head) == lead.width and head[-1][1] == 1 and all(power == 0 for _, power in rest)
@@ -217,13 +235,11 @@ def _rows_of(b: Builder, node: fx.Node, index: int | None, lead: Lead, steps: in
     if not lead.extra:
         return tuple(f for f, _ in rest)
     fused = head[-1][0] // (1 if lead.split else max(steps, 1))
-    return (
-        (fused, *(f for f, _ in rest))
-        if lead.extra == 1
-        else b.fail(
-            f"{packet(node)} works on a batch that is fused with {lead.extra} row axes; fuse one axis at most"
-        )
-    )
+    if fused == int(np.prod(front)):
+        return (*front, *(f for f, _ in rest))
+    if lead.extra == 1:
+        return (fused, *(f for f, _ in rest))
+    b.fail(f"{packet(node)} changes the length of an axis that is fused with the batch; work on it unfused")
 
 
 def result_kind(b: Builder, node: fx.Node, data: Sequence[Val], index: int | None) -> Any:

@@ -30,7 +30,7 @@ def _constants(node: Node) -> set[str]:
 
     def walk(item: Any) -> None:
         if isinstance(item, tuple):
-            if len(item) == 2 and item[0] == "const":
+            if len(item) > 1 and item[0] in ("const", "rows") and isinstance(item[1], str):
                 found.add(item[1])
             for part in item:
                 walk(part)
