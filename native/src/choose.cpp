@@ -53,6 +53,7 @@ std::vector<std::string> kernels_of(const GraphDef& graph, int index, Isa isa) {
       names.push_back("rows");
     if (able(Synapse::event_bits) && refuse(synapse, node, facts, Fused::planes, false).empty()) names.push_back("planes");
   }
+  if (node.type == "Pool" && packable_pool(node, graph.nodes[node.inputs[0]])) names.push_back("packed");
   return names;
 }
 
@@ -63,16 +64,28 @@ void Program::choose(const GraphDef& graph, const Options& options) {
       throw Error("a kernel is forced on '" + name + "', which the graph does not have");
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i)
     if (is_synapse(graph.nodes[i])) choose_synapse(graph, i, options);
+    else if (graph.nodes[i].type == "Pool") choose_pool(graph, i, options);
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
     const NodeDef& node = graph.nodes[i];
     auto forced = options.kernels.find(node.name);
     if (forced == options.kernels.end()) continue;
     const Choice& choice = choices_[i];
     std::string chosen = name_of(choice.synapse);
+    if (choice.packed) chosen = "packed";
     if (node.type == "Neuron") chosen = choice.inside ? name_of(choice.fused) : "scalar";
     const bool may_fall_back = options.stream && node.type == "Neuron";  // a stream may need a wider membrane
     if (chosen != forced->second && !may_fall_back) refuse_kernel(node, forced->second, "no such kernel fits this node here");
   }
+}
+
+// Words where the spikes are packed already, or when asked for.
+void Program::choose_pool(const GraphDef& graph, int index, const Options& options) {
+  const NodeDef &node = graph.nodes[index], &input = graph.nodes[node.inputs[0]];
+  if (options.isa == Isa::scalar || !packable_pool(node, input)) return;
+  auto forced = options.kernels.find(node.name);
+  const Choice& before = choices_[node.inputs[0]];
+  const bool packed = before.packed || (before.inside && graph.nodes[input.inputs[0]].type == "Conv");
+  choices_[index].packed = forced == options.kernels.end() ? packed : forced->second == "packed";
 }
 
 void Program::choose_synapse(const GraphDef& graph, int index, const Options& options) {

@@ -33,18 +33,29 @@ class NeuronOp : public Op {
   }
 
  private:
-  void channel(int64_t t, int64_t c, A* v, const A* x, A* fired) const {
+  void channel(int64_t t, int64_t c, A* __restrict v, const A* __restrict x, A* __restrict fired) const {
     const A decay = n_.decay.at(t, c), gain = n_.gain.at(t, c), bias = n_.bias.at(t, c);
     const A reset = n_.reset_value.at(t, c), neg = n_.neg.at(t, c);
-    for (int64_t i = 0; i < n_.inner; ++i) {
-      const A h = round_shift<A>(decay * v[i], n_.decay_shift, n_.half_up) + gain * x[i] + bias;
-      A count = 0;
-      for (auto& level : n_.thresholds) count += h >= static_cast<A>(level.at(t, c));
-      if (n_.ternary && h <= neg) count -= 1;
-      fired[i] = count;
-      v[i] = n_.reset == Reset::hard ? (count != 0 ? reset : h) : n_.reset == Reset::soft ? h - count * reset : h;
-      if (n_.table) v[i] = look_up(v[i]);
+    const int shift = n_.decay_shift;
+    const A half = n_.half_up && shift > 0 ? A{1} << (shift - 1) : A{0};
+    // One plain pass a rule, so that each is a vector loop: v holds h, then the membrane left behind.
+    const int64_t n = n_.inner;
+    for (int64_t i = 0; i < n; ++i) {
+      v[i] = ((decay * v[i] + half) >> shift) + gain * x[i] + bias;
+      fired[i] = 0;
     }
+    for (auto& level : n_.thresholds) {
+      const A threshold = static_cast<A>(level.at(t, c));
+      for (int64_t i = 0; i < n; ++i) fired[i] += v[i] >= threshold;
+    }
+    if (n_.ternary)
+      for (int64_t i = 0; i < n; ++i) fired[i] -= v[i] <= neg;
+    if (n_.reset == Reset::hard)
+      for (int64_t i = 0; i < n; ++i) v[i] = fired[i] != 0 ? reset : v[i];
+    if (n_.reset == Reset::soft)
+      for (int64_t i = 0; i < n; ++i) v[i] -= fired[i] * reset;
+    if (n_.table)
+      for (int64_t i = 0; i < n; ++i) v[i] = look_up(v[i]);
   }
   A look_up(A v) const {
     return static_cast<A>(n_.values[std::upper_bound(n_.breaks.begin(), n_.breaks.end(), v) - n_.breaks.begin()]);

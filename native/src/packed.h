@@ -26,4 +26,8 @@ Layout canonical(const NodeDef& node, Layout layout);
 OpPtr make_pack(const NodeDef& node, Layout layout);
 OpPtr make_unpack(const NodeDef& node, Layout layout);
 
+// Max and min pools of binary and ternary spikes as OR and AND of words; `packable` says whether a node is one.
+bool packable_pool(const NodeDef& node, const NodeDef& input);
+OpPtr make_packed_pool(const NodeDef& node, const NodeDef& input);
+
 }  // namespace picojoule

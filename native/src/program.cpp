@@ -103,6 +103,11 @@ Program::Program(const GraphDef& graph, const Options& options) : equal_rows_(fi
       else report_.push_back({node.name, node.type, name_of(choices_[i].synapse), 0});
     } else if (choices_[i].synapse != Synapse::scalar) {
       build_fast(graph, i, options);
+    } else if (choices_[i].packed) {
+      const int in = value(graph, node.inputs[0], Layout::packed_first), out = define(graph, i, Layout::packed_first);
+      OpPtr op = make_packed_pool(node, graph.nodes[node.inputs[0]]);
+      report_.push_back({node.name, node.type, "packed", op->constant_bytes()});
+      emit(std::move(op), "packed", i, {in}, out);
     } else {
       build_scalar(graph, i, slot, options);
     }
@@ -130,7 +135,14 @@ void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
   OpPtr op = make_fast(node, input, fused ? &graph.nodes[target] : nullptr, choice.synapse, choice.fused,
                        options.stream, options.isa);
   const char* name = fused ? name_of(choice.fused) : name_of(choice.synapse);
-  report_.push_back({graph.nodes[target].name, graph.nodes[target].type, name, op->constant_bytes()});
+  // A synapse done with its neuron has its row already and owns the weights.
+  if (fused) {
+    for (auto& row : report_)
+      if (row.name == node.name) row.bytes = op->constant_bytes();
+    report_.push_back({graph.nodes[target].name, graph.nodes[target].type, name, 0});
+  } else {
+    report_.push_back({node.name, node.type, name, op->constant_bytes()});
+  }
   const std::string label = fused ? std::string(name_of(choice.synapse)) + "+" + name : name;
   emit(std::move(op), label.c_str(), target, {in}, out);
 }

@@ -69,9 +69,11 @@ class Program {
     Fused fused = Fused::none;
     int neuron = -1;       // of a synapse: the neuron done with it
     bool inside = false;   // of a neuron: done with its synapse
+    bool packed = false;   // of a pool: on packed words
   };
 
   void choose(const GraphDef& graph, const Options& options);
+  void choose_pool(const GraphDef& graph, int node, const Options& options);
   void choose_synapse(const GraphDef& graph, int node, const Options& options);
   void build_fast(const GraphDef& graph, int node, const Options& options);
   void build_scalar(const GraphDef& graph, int node, int slot, const Options& options);

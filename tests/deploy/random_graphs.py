@@ -215,7 +215,8 @@ class Builder:
         return self.add(
             g.Neuron, (x,), kind, edge.shape, edge.steps, axis=axis, op="lif", reset=reset,
             decay=self.const(decay), gain=self.const(gain), bias=self.const(bias),
-            thresholds=self.const(thresholds), strict=(False,) * levels, neg_threshold=None if neg is None else self.const(neg),
+            thresholds=self.const(thresholds), strict=(False,) * levels,
+            neg_threshold=None if neg is None else self.const(neg),
             reset_value=self.const(reset_value), v_init=self.const(v_init), frac=frac, decay_shift=shift,
             rounding=self.pick("floor", "floor", "half_up"), v_bits=bits_for(-top, top) + 1, **table,
         )  # fmt: skip

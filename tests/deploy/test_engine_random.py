@@ -54,6 +54,7 @@ def test_every_kernel_and_node_is_met() -> None:
     assert kinds == set(g.NODE_TYPES) - {"Opaque"}
     assert {k for t, k in kernels if t == "Conv"} == {"scalar", "event_bits", "event_rows", "dense_rows"}
     assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "rows", "planes"}
+    assert {k for t, k in kernels if t == "Pool"} == {"scalar", "packed"}
 
 
 def test_thread_counts_agree_in_both_splits() -> None:
