@@ -124,7 +124,6 @@ def landed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-@pytest.mark.skipif(not landed("picojoule.graph.packing"), reason="graph.pack is not there yet")
 @pytest.mark.parametrize("name", TINY)
 def test_pack_by_name(name: str, snapped, tmp_path) -> None:
     model, _, x = snapped(name, "w1")
