@@ -133,7 +133,8 @@ def evaluated(node: fx.Node, args: Args) -> Any:
 def opaque(b: Builder, node: fx.Node, args: Args) -> Any:
     """Any operator as it is: its arguments are described so that the executor can replay it.
 
-    Arguments: ("in", input, split, fused axes, dtype) | ("const", name) | ("rows", name, factor) | ("batch", factor) |
+    Arguments: ("in", input, split, fused axes, dtype) | ("const", name) | ("rows", name, factor) |
+    ("batch", factor) |
     ("list", items) | ("value", plain value).
     """
     data = tensors_in(args)
@@ -239,7 +240,9 @@ def _rows_of(
         return (*front, *(f for f, _ in rest))
     if lead.extra == 1:
         return (fused, *(f for f, _ in rest))
-    b.fail(f"{packet(node)} changes the length of an axis that is fused with the batch; work on it unfused")
+    raise b.error(
+        f"{packet(node)} changes the length of an axis that is fused with the batch; work on it unfused"
+    )
 
 
 def result_kind(b: Builder, node: fx.Node, data: Sequence[Val], index: int | None) -> Any:
