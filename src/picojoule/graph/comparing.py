@@ -39,7 +39,8 @@ def compare(
     Returns:
         Plain JSON: samples, agreement (share of equal argmax over the last output axis; channel axis 0 for
         [C, H, W]), difference (mean absolute difference of outputs), flips (share of changed spikes by
-        neuron, on 64 samples), and with labels accuracy_trained, accuracy and drop in points (trained minus snapped).
+        neuron, on 64 samples), and with labels accuracy_trained, accuracy and drop in points (trained
+        minus snapped).
     """
     base = Baseline(captured, samples, labels, output=output, batch=batch)
     return base.against(snapped)

@@ -152,6 +152,10 @@ def fold_readout(f: Folder, node: g.Readout) -> Sym:
         sym = f.on_grid(sym, f.frac(node), node)
     scale, offset, kind = sym.scale, sym.offset, sym.kind if sym.kind.is_spikes else None
     if mode == "sum":
+        if f.grid.stream:
+            raise PackError(
+                f"{place(node)}: a running sum (or mean) has no bound in a stream; read out 'last' or 'steps'"
+            )
         share = 1.0 / T if node.mode == "mean" else 1.0
         whole = np.broadcast_to(offset, (T, *offset.shape[1:])).sum(0, keepdims=True)
         scale, offset, kind = scale * share, whole * share, None
