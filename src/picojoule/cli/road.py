@@ -127,12 +127,13 @@ def pack_run(run: Run, path: Path, grid: str | int = "search", progress: bool = 
     """Choose the grid on validation samples, write the file, and check it on the whole test split.
 
     Figures: accuracy of the trained model and of the packed file on the test split, agreement of their
-    answers, and `parity`, True when engine and reference gave the same integers on every test sample.
+    answers; `parity`, True when engine and reference gave the same integers on every test sample;
+    `reference_equals_snapped`, True when the snapped model in float64 gives these numbers, too.
     """
     x, y = gate_samples(run)
     result = graph.pack(run.model, x, y, grid=grid, progress=progress)
     snapped = with_bytes(run, result.graph)
-    figures = check_packed(run, snapped)
+    figures = check_packed(run, snapped, result.model)
     data, recipe = run.task.data, run.recipe
     card = {
         **result.card,
@@ -149,21 +150,26 @@ def pack_run(run: Run, path: Path, grid: str | int = "search", progress: bool = 
 
 
 @torch.no_grad()
-def check_packed(run: Run, snapped: Graph) -> dict[str, Any]:
-    """Test split: trained model, reference interpreter and native engine side by side."""
+def check_packed(run: Run, snapped: Graph, model: nn.Module) -> dict[str, Any]:
+    """Test split: trained model, snapped model in float64, reference interpreter and engine side by side."""
     from picojoule.deploy.engine import Engine
 
     x, y = run.samples("test")
     trained = torch.cat([run.model(part) for part in x.split(250)]).argmax(1).numpy()
     raw, labels = raw_inputs(run)
     engine = Engine(snapped)
-    same, packed = True, []
+    model = model.double().eval()
+    key, frac = snapped.outputs[0].key, snapped.outputs[0].edge.kind.frac
+    same, exact, packed = True, True, []
     for start in range(0, len(raw), 250):
         part = raw[start : start + 250]
         ints = engine(part)
         expected = reference.run(snapped, part)
         same = same and all(np.array_equal(np.asarray(expected[k]), v) for k, v in ints.items())
-        packed.append(next(iter(ints.values())).argmax(1))
+        real = model(x[start : start + 250].double())
+        real = (real[key] if isinstance(real, dict) else real).numpy()
+        exact = exact and np.array_equal(real * 2.0**frac, np.asarray(expected[key]))
+        packed.append(ints[key].argmax(1))
     answers = np.concatenate(packed)
     return {
         "samples": len(y),
@@ -171,4 +177,5 @@ def check_packed(run: Run, snapped: Graph) -> dict[str, Any]:
         "accuracy_packed": 100 * float((answers == labels).mean()),
         "agreement": 100 * float((answers == trained).mean()),
         "parity": bool(same),
+        "reference_equals_snapped": bool(exact),
     }
