@@ -54,7 +54,7 @@ ZOO = {
     "blended_psn": lambda T: pn.MaskedPSN(T, k=min(2, T), lam=0.5),
     "sliding_psn": lambda T: pn.SlidingPSN(T, k=3),
     "rf": lambda T: pn.RF(T, gamma=0.8, surrogate="sigmoid"),
-    "brf": lambda T: pn.BRF(T, dt=0.1, v_th=0.1, surrogate="sigmoid"),
+    "brf": lambda T: pn.BRF(T, dt=0.05, v_th=0.05, surrogate="sigmoid"),
     "user": user_neuron,
 }
 

@@ -112,7 +112,7 @@ class Neuron(nn.Module):
             PackError: this neuron has no packed form.
         """
         raise PackError(
-            f"{type(self).__name__} trains and measures but has no packed form; use IF, LIF, PLIF, ILIF, "
+            f"{self._get_name()} trains and measures but has no packed form; use IF, LIF, PLIF, ILIF, "
             "a ternary LIF or a causal PSN where the model is to be packed"
         )
 

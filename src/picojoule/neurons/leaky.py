@@ -93,7 +93,7 @@ class _Leaky(torch.autograd.Function):
     ) -> Any:
         n, v, h = forward_kernel(x, v0, p, T, want[0])
         ctx.rows = n.dim() == x.dim()
-        if p.learned:
+        if not p.plain:
             ctx.save_for_backward(h, n, x, *(() if v0 is None else (v0,)))
         else:
             ctx.save_for_backward(h, n)
@@ -113,7 +113,7 @@ class _Leaky(torch.autograd.Function):
         constants: list[Tensor | None] = [None, None, None]
         if rest:
             constants = constant_grads(rest[0], rest[1] if len(rest) > 1 else None, h, n, dh, p)
-        dx = dh if not isinstance(p.gain, Tensor) and p.gain == 1 else dh * p.gain
+        dx = dh if p.plain and p.gain == 1 else dh * p.gain
         if not ctx.needs_input_grad[1]:
             dv = None
         elif dv is None:

@@ -31,8 +31,12 @@ class LeakyParams:
     detach_reset: bool = False
     v_init: float = 0.0
     out_scale: float = 1.0
+    plain: bool = field(init=False, default=True)  # decay, gain and bias are floats
 
     def __post_init__(self) -> None:
+        self.plain = not (
+            isinstance(self.decay, Tensor) or isinstance(self.gain, Tensor) or isinstance(self.bias, Tensor)
+        )
         if self.reset not in RESETS:
             raise ValueError(f"reset must be one of {', '.join(RESETS)}, got {self.reset!r}")
 
@@ -55,7 +59,7 @@ def forward_kernel(
     v0 = None starts at v_init; without `want_v` the last reset is left out, without `want_h` one step of h is
     kept at a time. Without memory and want_v, n and h keep the rows [T*B, ...] of x.
     """
-    pointwise = p.memoryless and not want_v and not p.learned
+    pointwise = p.plain and not want_v and p.decay == 0
     current = x if pointwise else x.reshape(T, x.shape[0] // T, *x.shape[1:])
     if isinstance(p.gain, Tensor) or p.gain != 1:
         current = current * p.gain

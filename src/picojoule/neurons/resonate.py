@@ -113,15 +113,33 @@ class BRF(RF):
     op_name = "brf"
 
     def __init__(
-        self, T: int = 4, channels: int = 1, dt: float = 0.01, *, gamma: float = 0.9, **kwargs: object
+        self,
+        T: int = 4,
+        channels: int = 1,
+        dt: float = 0.01,
+        *,
+        omega: tuple[float, float] = (5.0, 10.0),
+        damping: float = 1.0,
+        v_th: float = 1.0,
+        gamma: float = 0.9,
+        axis: int = 1,
+        surrogate: sg.Surrogate | str = "triangle",
     ) -> None:
-        settings: dict[str, object] = {"omega": (5.0, 10.0), "v_th": 1.0, **kwargs}
-        super().__init__(T, channels, dt, gamma=gamma, **settings)  # type: ignore[arg-type]
-        if float(self.omega.detach().abs().max()) * dt >= 1:
+        if max(abs(omega[0]), abs(omega[1])) * dt >= 1:
             raise ValueError(
-                f"a balanced neuron needs dt * omega < 1, got dt={dt} and omega up to "
-                f"{float(self.omega.detach().max()):g}; lower dt"
+                f"a balanced neuron needs dt * omega < 1, got dt={dt} and omega in {omega}; lower dt"
             )
+        super().__init__(
+            T,
+            channels,
+            dt,
+            omega=omega,
+            damping=damping,
+            v_th=v_th,
+            gamma=gamma,
+            axis=axis,
+            surrogate=surrogate,
+        )
 
     def rate(self, w: Tensor, q: Tensor) -> Tensor:
         balance = (torch.sqrt((1 - (self.dt * w) ** 2).clamp_min(1e-12)) - 1) / self.dt

@@ -156,8 +156,11 @@ class _FromStep(StepNeuron):
             )
         return fired if want_h else fired._replace(h=None)
 
+    def _get_name(self) -> str:
+        return self.op_name  # what the user called it
+
     def extra_repr(self) -> str:
-        return f"{self.op_name}, T={self.T}, kind={self.kind}"
+        return f"T={self.T}, kind={self.kind}"
 
 
 def from_step(
