@@ -91,7 +91,7 @@ def _weighted(b: Builder, cls: type[g.Node], name: str, rows: Val, edge: Edge, a
 def linear_rows(b: Builder, v: Val, weight: Const, bias: Const | None) -> Val:
     """v @ weight.T + bias over the last tensor axis, which must be a row axis.
 
-    A batch axis elsewhere ([L, N, D], or [L*N, D] where the sequence comes first) moves to the front meanwhile.
+    A batch axis elsewhere ([L, N, D], or [L*N, D] where the sequence comes first) goes in front meanwhile.
     """
     at = next((i for i, axis in enumerate(v.axes) if "N" in axis), 0)
     place = v.axes[at].index("N") if "N" in v.axes[at] else 0
