@@ -277,6 +277,9 @@ def _build(registry: Registry[Any], method: str, bits: float | None, options: di
     return factory(**arguments)
 
 
+_NAMES = ("CompressPlan", "Rule", "WeightRule", "MembraneRule", "PruneRule")
+
+
 def _tell(cls: type[BaseModel], error: ValidationError) -> str:
     """One line per problem, each with its place and the nearest field name."""
     lines = []
@@ -288,7 +291,9 @@ def _tell(cls: type[BaseModel], error: ValidationError) -> str:
             )
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{place}: {message}")
+            while message.partition(": ")[0] in _NAMES:  # an inner part told its own name already
+                message = message.partition(": ")[2]
+            lines.append(f"{place}: {message}" if problem["loc"] else message)
     return f"{cls.__name__}: " + "; ".join(lines)
 
 

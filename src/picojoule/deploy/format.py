@@ -123,11 +123,14 @@ def read_header(raw: bytes, size: int) -> list[Entry]:
         at = entry.end
         if at > room:
             raise FormatError(
-                f"tensor {name!r}, field 'data_offsets': ends at {at}, the file holds {room} bytes of data"
+                f"tensor {name!r}, field 'data_offsets': ends at {at}, the file holds {room} bytes of data; "
+                "it is truncated: copy or fetch it again"
             )
         entries.append(entry)
     if at != room:
-        raise FormatError(f"field 'data_offsets': tensors take {at} bytes, the file holds {room}")
+        raise FormatError(
+            f"field 'data_offsets': tensors take {at} bytes, the file holds {room}; copy or fetch it again"
+        )
     return entries
 
 
@@ -158,7 +161,10 @@ def _entry(name: str, row: Any) -> Entry:
         values = row[field]
         whole = isinstance(values, list) and all(type(v) is int and 0 <= v <= MAX_FILE for v in values)
         if not whole or len(values) > most or (field == "data_offsets" and len(values) != 2):
-            raise FormatError(f"tensor {name!r}, field {field!r}: must be at most {most} integers in 0..2^32")
+            raise FormatError(
+                f"tensor {name!r}, field {field!r}: must be at most {most} integers in 0..2^32, got "
+                f"{str(values)[:40]}"
+            )
     return Entry(name, row["dtype"], tuple(row["shape"]), *row["data_offsets"])
 
 
@@ -175,7 +181,7 @@ def split(raw: bytes) -> dict[str, Array]:
     if length % 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
         raise FormatError(
             f"field 'header length': must be a multiple of 8, at most {MAX_HEADER} and inside the file of "
-            f"{size} bytes, got {length}"
+            f"{size} bytes, got {length}; this is no packed file, or a damaged one"
         )
     out: dict[str, Array] = {}
     for entry in read_header(raw[8 : 8 + length], size):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from picojoule.core import kinds
-from picojoule.core.errors import FormatError, KindError, PackError
+from picojoule.core.errors import FormatError, KindError, PackError, suggest
 from picojoule.graph import nodes as n
 from picojoule.graph.shapes import RULES
 
@@ -167,7 +167,7 @@ def read_node(row: Any, where: str, body: Callable[[list[Any], str], n.Graph]) -
         where = f"{where} {name!r} ({kind})"
         for field in row:
             if field not in _COMMON and field not in known:
-                raise ValueError("is unknown")
+                raise ValueError(f"is unknown; {suggest(field, _COMMON | set(known))}")
         values: dict[str, Any] = {}
         for field, reader in (
             ("inputs", _many(_name)),

@@ -48,8 +48,11 @@ def write(path: str | os.PathLike[str], graph: Graph, card: dict[str, Any] | Non
         finally:
             os.close(handle)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            what = f"could not write the packed file: {error.strerror}; an older one is untouched"
+            raise OSError(error.errno, what, str(target)) from error
         raise
     _sync_folder(target.parent)
     return target

@@ -14,6 +14,7 @@ from torch import nn
 from picojoule.core.errors import ConfigError, PackError
 from picojoule.graph import nodes as g
 from picojoule.graph.capturing import capture
+from picojoule.graph.checking import require_packable
 from picojoule.graph.comparing import Baseline
 from picojoule.graph.fold import snap
 from picojoule.graph.grid import Grid, as_grid
@@ -80,6 +81,7 @@ def pack(
         raise ConfigError(f"{sorted(capturing)} belong to capture; the graph was captured already")
     if not isinstance(captured, g.Graph):
         raise ConfigError(f"pack takes a module or a captured graph, got {type(model).__name__}")
+    require_packable(captured)
     measured = Baseline(captured, samples, labels, output=output, batch=batch)
     if grid == "search":
         search = Search(captured, measured, gate, base or Grid(), budget_s, progress)
@@ -109,7 +111,10 @@ def pack(
 def _two(part: Any) -> Any:
     tensor = torch.as_tensor(part)
     if not len(tensor):
-        raise ConfigError("pack needs samples: the grid is chosen and measured on them")
+        raise ConfigError(
+            "pack got no sample; give a batch of inputs as the model takes them, 2000 or more: the grid is chosen "
+            "and measured on them"
+        )
     tensor = tensor[:2] if len(tensor) > 1 else tensor.expand(2, *tensor.shape[1:])
     return tensor if tensor.is_floating_point() else tensor.float()
 

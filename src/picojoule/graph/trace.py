@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import logging
 import os
 import re
@@ -91,7 +93,8 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> Any:
     level = quiet.level
     quiet.setLevel(logging.CRITICAL)
     try:
-        with torch.no_grad():
+        # Where export fails it prints its half-made graph; the CaptureError says what matters.
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
             return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     finally:
         quiet.setLevel(level)

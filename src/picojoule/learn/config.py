@@ -162,6 +162,19 @@ def override(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     return result
 
 
+def differing(before: Any, after: Any, path: str = "") -> list[str]:
+    """Leaves of nested values that differ, as text.
+
+    >>> differing({"train": {"lr": 0.1, "epochs": 3}}, {"train": {"lr": 0.2, "epochs": 3}})
+    ['train.lr was 0.1, now 0.2']
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(before.keys() | after.keys())
+        inside = [differing(before.get(k), after.get(k), f"{path}.{k}" if path else k) for k in keys]
+        return [line for lines in inside for line in lines]
+    return [] if before == after else [f"{path} was {before!r}, now {after!r}"]
+
+
 def recipe_names() -> list[str]:
     """Recipes that ship with the package."""
     folder = resources.files("picojoule.recipes")

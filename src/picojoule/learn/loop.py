@@ -27,7 +27,7 @@ from picojoule.learn.checkpoint import (
     set_rng_state,
     write_atomic,
 )
-from picojoule.learn.config import Recipe
+from picojoule.learn.config import Recipe, differing
 from picojoule.learn.ema import EMA
 from picojoule.learn.feed import Feed
 from picojoule.learn.logs import RunLog
@@ -143,10 +143,11 @@ class Trainer:
                     f"{self.folder} already holds a run; resume it with --resume or choose another folder"
                 )
             theirs = yaml.safe_load(config.read_text())
-            changed = sorted(k for k in mine if mine[k] != theirs.get(k) and k not in ("notes", "name"))
+            skipped = {"notes": None, "name": None}
+            changed = differing({**theirs, **skipped}, {**mine, **skipped})
             if changed:
                 raise ConfigError(
-                    f"{self.folder} was started with other settings ({', '.join(changed)}); a resumed run "
+                    f"{self.folder} was started with other settings ({'; '.join(changed)}); a resumed run "
                     "keeps its settings: start a new folder for new ones"
                 )
         if self.accelerator.is_main_process:
