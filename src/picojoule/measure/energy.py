@@ -41,13 +41,32 @@ def sram_pj_per_bit(size_bytes: float, points: tuple[tuple[float, float], ...] =
     return points[-1][1] / 64
 
 
+def add_pj(bits: int) -> float:
+    """An integer add at the next width of the table, pJ.
+
+    >>> add_pj(16), add_pj(24)
+    (0.05, 0.1)
+    """
+    return next((ADD_PJ[f"int{b}"] for b in (2, 4, 8, 16) if bits <= b), ADD_PJ["int32"])
+
+
+def mult_pj(w_bits: float, x_bits: float) -> float:
+    """An integer multiplication, pJ: int8 scaled by the product of the widths (extrapolated below 8 bits).
+
+    >>> mult_pj(8, 8), mult_pj(4, 4), mult_pj(2, 2)
+    (0.2, 0.05, 0.0125)
+    """
+    return MULT_PJ["int8"] * w_bits * x_bits / 64
+
+
 @dataclass(frozen=True)
 class EnergyModel:
     """Picojoules per operation, and where they come from.
 
     Fields (pJ unless said): `mac` multiply-accumulate of an analogue operand, `ac` accumulate of one spike,
     `neuron_ac` and `neuron_mac` of membrane updates; `sram` points (bytes, pJ per 64-bit access);
-    `memory` False leaves memory out. A user's chip is a YAML file with these fields and `name`, `source`.
+    `memory` False leaves memory out; `by_bits` True replaces `mac` and `ac` by Horowitz's figures at the bits
+    of each layer. A user's chip is a YAML file with these fields and `name`, `source`.
     """
 
     name: str
@@ -57,6 +76,7 @@ class EnergyModel:
     neuron_ac: float = 0.05
     neuron_mac: float = 0.3
     memory: bool = False
+    by_bits: bool = False
     sram: tuple[tuple[float, float], ...] = SRAM_PJ_PER_64_BIT
     leaves_out: tuple[str, ...] = field(
         default=("memory", "data movement", "control", "leakage", "input and output conversion")
@@ -74,6 +94,20 @@ class EnergyModel:
             raise ConfigError(
                 f"energy model {self.name!r}: sram needs ascending [bytes, pJ per 64 bit] points"
             )
+
+    def ac_at(self, w_bits: float, v_bits: int) -> float:
+        """One accumulate of a weight into a potential of `v_bits`, pJ; float weights add in fp32."""
+        if not self.by_bits:
+            return self.ac
+        return ADD_PJ["fp32"] if w_bits >= 32 else add_pj(v_bits)
+
+    def mac_at(self, w_bits: float, x_bits: int, accumulator: int = 32) -> float:
+        """One multiply-accumulate of `w_bits` x `x_bits`, pJ; a 1-bit weight only adds or subtracts."""
+        if not self.by_bits:
+            return self.mac
+        if w_bits >= 32:
+            return ADD_PJ["fp32"] + MULT_PJ["fp32"]
+        return add_pj(accumulator) + (mult_pj(w_bits, x_bits) if w_bits > 1 and x_bits > 1 else 0.0)
 
     def ops_pj(self, acs: float, macs: float) -> float:
         """E_ops of so many accumulates and multiply-accumulates, pJ."""
@@ -96,15 +130,18 @@ DEPLOYED = EnergyModel(
     "ops-deployed",
     mac=0.3,
     ac=0.05,
+    by_bits=True,
     source=_OPS
-    + "; 16-bit accumulates whatever the weight's bits, int8 multiplications with 32-bit accumulate",
+    + "; accumulates at the potential's width, multiplications at the operands' widths with 32-bit "
+    "accumulate (below 8 bits extrapolated)",
 )
 MEMORY = EnergyModel(
     "with-memory",
     mac=0.3,
     ac=0.05,
     memory=True,
-    source=_OPS + "; SRAM per 64-bit access by size, capped at 1 MiB",
+    by_bits=True,
+    source=_OPS + "; operations as in ops-deployed; SRAM per 64-bit access by size, capped at 1 MiB",
     leaves_out=("control", "leakage", "input and output conversion", "off-chip DRAM"),
 )
 PRESETS = {m.name: m for m in (FP32, FP16, INT8, DEPLOYED, MEMORY)}
