@@ -101,9 +101,11 @@ def pack(
     )  # fmt: skip
     steps = max((node.edge.steps for node in graph.nodes), default=0)
     rounding = {"decay": chosen.decay_rounding, "affine": "half_up", "input": "half_up"}
-    whole = {"T": max(steps, 1), "rounding": rounding, "figures": figures, **(card or {})}
+    # deploy reads graph, never the other way round at import: it is looked up when it is wanted
+    paper = importlib.import_module("picojoule.deploy.sizes").paper_bytes(captured)
+    whole = {"T": max(steps, 1), "rounding": rounding, "paper_bytes": paper, "figures": figures}
+    whole |= card or {}
     if path is not None:
-        # deploy reads graph, never the other way round at import: it is looked up when a file is wanted
         importlib.import_module("picojoule.deploy.write").write(path, graph, whole)
     return PackResult(graph, whole, figures, snapped)
 
