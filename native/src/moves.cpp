@@ -46,9 +46,10 @@ int64_t axis_of(const NodeDef& node, const Moved& m, int64_t axis) {
 }
 
 void bounded(const NodeDef& node, const Shape& shape) {
+  constexpr int64_t limit = int64_t{1} << 26;
   int64_t n = 1;
   for (int64_t d : shape) {
-    if (d < 0 || d > INT32_MAX || (n && d > INT32_MAX / n)) node.fail("a move gives rows of " + to_string(shape));
+    if (d < 0 || d > limit || (n && d > limit / n)) node.fail("a move gives rows of " + to_string(shape));
     n *= d;
   }
 }

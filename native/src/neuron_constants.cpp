@@ -173,7 +173,12 @@ Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range*
   return reach;
 }
 
+bool NeuronConstants::affordable(int64_t count) const {
+  return static_cast<long double>(channels) * count * (thresholds.size() + 8) < 1e9L;
+}
+
 Range NeuronConstants::reach(const std::vector<Range>& x, int64_t count) const {
+  if (!affordable(count == kForever ? kHullSteps : count)) return {-Range::kWide, Range::kWide};
   Range all{0, 0};
   for (int64_t c = 0; c < channels; ++c) {
     Range v{v_init.at(0, c), v_init.at(0, c)};
@@ -185,7 +190,7 @@ Range NeuronConstants::reach(const std::vector<Range>& x, int64_t count) const {
 }
 
 bool NeuronConstants::hull(int64_t c, Range x, Range& v) const {
-  for (int i = 0; i < 256; ++i) {
+  for (int i = 0; i < kHullSteps; ++i) {
     Range next = v;
     sweep(c, x, 1, next);
     const Range wider{std::min(v.low, next.low), std::max(v.high, next.high)};
@@ -197,7 +202,7 @@ bool NeuronConstants::hull(int64_t c, Range x, Range& v) const {
 }
 
 bool NeuronConstants::bounded(const std::vector<Range>& x) const {
-  if (!timeless()) return false;
+  if (!timeless() || !affordable(kHullSteps)) return false;
   for (int64_t c = 0; c < channels; ++c) {
     Range v{v_init.at(0, c), v_init.at(0, c)};
     if (!hull(c, x[x.size() == 1 ? 0 : c], v)) return false;
@@ -206,6 +211,7 @@ bool NeuronConstants::bounded(const std::vector<Range>& x) const {
 }
 
 Range NeuronConstants::membrane(const std::vector<Range>& x, int64_t count, bool stream) const {
+  if (!affordable(stream ? kHullSteps : count)) return {-Range::kWide, Range::kWide};
   Range tight{0, 0};
   for (int64_t c = 0; c < channels; ++c) {
     const Range one = x[x.size() == 1 ? 0 : c];

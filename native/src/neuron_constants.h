@@ -52,6 +52,8 @@ struct NeuronConstants {
   bool timeless() const;  // no constant depends on the step
 
  private:
+  static constexpr int kHullSteps = 256;
+  bool affordable(int64_t count) const;  // to sweep all channels; else ranges count as unbounded
   bool hull(int64_t c, Range x, Range& v) const;  // membranes of any number of steps; false when unbounded
 };
 

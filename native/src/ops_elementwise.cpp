@@ -94,8 +94,8 @@ class AffineOp : public Op {
     channels_ = node.shape[axis];
     for (int64_t i = 0; i < axis; ++i) outer_ *= node.shape[i];
     for (size_t i = axis + 1; i < node.shape.size(); ++i) inner_ *= node.shape[i];
-    gain_.resize(channels_, gain_[0]);
-    bias_.resize(channels_, bias_[0]);
+    gain_stride_ = gain_.size() > 1;
+    bias_stride_ = bias_.size() > 1;
   }
   void run(const Call& call) const override {
     A* x = call.scratch->take<A>(call.out.size);
@@ -103,7 +103,7 @@ class AffineOp : public Op {
       widen(call.in[0], t, x);
       for (int64_t o = 0, at = 0; o < outer_; ++o)
         for (int64_t c = 0; c < channels_; ++c) {
-          const A gain = static_cast<A>(gain_[c]), bias = static_cast<A>(bias_[c]);
+          const A gain = static_cast<A>(gain_[c * gain_stride_]), bias = static_cast<A>(bias_[c * bias_stride_]);
           for (int64_t i = 0; i < inner_; ++i, ++at) x[at] = round_shift<A>(gain * x[at] + bias, shift_, half_up_);
         }
       narrow(x, call.out, t);
@@ -114,7 +114,7 @@ class AffineOp : public Op {
   Ints gain_, bias_;
   int shift_;
   bool half_up_;
-  int64_t channels_, outer_ = 1, inner_ = 1;
+  int64_t channels_, outer_ = 1, inner_ = 1, gain_stride_ = 0, bias_stride_ = 0;
 };
 
 class LutOp : public Op {

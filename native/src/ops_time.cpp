@@ -41,12 +41,10 @@ class TimeMixOp : public Op {
     for (size_t i = axis + 1; i < node.shape.size(); ++i) inner_ *= node.shape[i];
     const Shape& shape = node.need("matrix").shape;
     per_channel_ = shape.size() == 3 && shape[0] > 1;
-    bias_.assign(T_ * channels_, 0);
     if (const Tensor* bias = node.tensor("bias")) {
-      const Ints given = bias->values();
-      for (int64_t t = 0; t < T_; ++t)
-        for (int64_t c = 0; c < channels_; ++c)
-          bias_[t * channels_ + c] = given[(bias->shape[0] == 1 ? 0 : t) * bias->shape[1] + (bias->shape[1] == 1 ? 0 : c)];
+      bias_ = bias->values();
+      bias_t_ = bias->shape[0] == 1 ? 0 : bias->shape[1];
+      bias_c_ = bias->shape[1] == 1 ? 0 : 1;
     }
   }
   int64_t state_bytes() const override { return T_ * size_ * 8; }
@@ -59,7 +57,7 @@ class TimeMixOp : public Op {
       for (int64_t i = 0; i < size_; ++i) {
         const int64_t c = i / inner_ % channels_;
         const int64_t* row = matrix_.data() + ((per_channel_ ? c * T_ : 0) + now) * T_;
-        int64_t sum = bias_[now * channels_ + c];
+        int64_t sum = bias_[now * bias_t_ + c * bias_c_];
         for (int64_t j = 0; j < until; ++j) sum += row[j] * seen[j * size_ + i];
         y[i] = sum;
       }
@@ -68,9 +66,9 @@ class TimeMixOp : public Op {
   }
 
  private:
-  int64_t T_, size_, channels_, inner_ = 1;
+  int64_t T_, size_, channels_, inner_ = 1, bias_t_ = 0, bias_c_ = 0;
   bool causal_, per_channel_;
-  Ints matrix_, bias_;
+  Ints matrix_, bias_{0};
 };
 
 class ScanOp : public Op {

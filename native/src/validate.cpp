@@ -12,7 +12,8 @@
 namespace picojoule {
 namespace {
 
-constexpr int64_t kMaxElements = int64_t{1} << 31;  // of one row, and of one constant
+// Small files must not ask for large tables: gather indices and membranes grow with rows.
+constexpr int64_t kMaxRow = int64_t{1} << 26, kMaxRows = int64_t{1} << 31, kMaxConstant = int64_t{1} << 31;
 
 using Inputs = std::vector<const NodeDef*>;
 using Check = std::function<void(const NodeDef&, const Inputs&)>;
@@ -267,12 +268,12 @@ const std::map<std::string, Rule>& rules() {
   return table;
 }
 
-void check_size(const NodeDef& node, const Shape& shape, const char* what, int64_t least) {
+void check_size(const NodeDef& node, const Shape& shape, const char* what, int64_t least, int64_t limit) {
   if (shape.size() > 16) node.fail(std::string(what) + " has more than 16 axes");
   int64_t n = 1;
   for (int64_t d : shape) {
     if (d < least) node.fail(std::string(what) + " " + to_string(shape) + " has an empty axis");
-    if ( d > kMaxElements || (n != 0 && d > kMaxElements / std::max<int64_t>(n, 1)))
+    if (d > limit || (n != 0 && d > limit / n))
       node.fail(std::string(what) + " " + to_string(shape) + " is too large");
     n *= d;
   }
@@ -283,11 +284,12 @@ void check_size(const NodeDef& node, const Shape& shape, const char* what, int64
 int GraphDef::add(NodeDef node) {
   auto rule = rules().find(node.type);
   if (rule == rules().end()) node.fail("the engine knows no such node");
-  check_size(node, node.shape, "rows", 1);
+  check_size(node, node.shape, "rows", 1, kMaxRow);
   if (node.steps < 0 || node.steps > (1 << 20)) node.fail("steps must lie in 0..2^20");
+  if (node.steps * node.size() > kMaxRows) node.fail("rows " + to_string(node.shape) + " at every step are too large");
   if (node.steps > 0 && steps() != 1 && steps() != node.steps) node.fail("the graph has two different T");
   for (auto& [key, tensor] : node.tensors) {
-    check_size(node, tensor.shape, key.c_str(), key == "breaks" ? 0 : 1);
+    check_size(node, tensor.shape, key.c_str(), key == "breaks" ? 0 : 1, kMaxConstant);
     if (static_cast<int64_t>(tensor.data.size()) != tensor.size() * bytes_of(tensor.dtype))
       node.fail("tensor '" + key + "' has the wrong number of bytes");
   }
