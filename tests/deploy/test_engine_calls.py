@@ -292,3 +292,33 @@ def test_empty_batches_and_odd_dtypes() -> None:
     assert same(engine(np.asfortranarray(spikes(3, 4))), wanted)
     graph = random_graph(3)
     assert all(v.shape[0] == 0 for v in Engine(graph)(random_inputs(graph, 0, 3)).values())
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        (("expand", (2**40, 70)), ("slice", 0, 0, 1, 1), ("view", (70,))),
+        (("pad", ((0, 2**40),)), ("slice", 0, 0, 70, 1)),
+        (("view", (-1, -1)),),
+        (("permute", (0, 0)),),
+        (("slice", 5, 0, 1, 1),),
+        (("slice", 0, 0, 70, 0),),
+        (("flip", 3),),
+        (("turn", 1),),
+    ],
+)
+def test_impossible_moves_are_refused(moves: tuple[tuple[object, ...], ...]) -> None:
+    """Also those whose intermediate rows would not fit in memory."""
+    b = Builder(np.random.default_rng(0), 1)
+    x = b.add(g.Input, (), kinds.binary, (70,), 1)
+    x = b.add(g.Reshape, (x,), kinds.binary, (70,), 1, moves=moves)
+    b.output(x, "out")
+    with pytest.raises(PackError, match="reshape1"):
+        Engine(b.graph())
+
+
+def test_profile_names_every_step() -> None:
+    engine = Engine(spiking_conv())
+    rows = engine.profile(spikes(2, 4))
+    assert ("neuron2", "event_bits+planes") in {(row["node"], row["what"]) for row in rows}
+    assert all(row["seconds"] >= 0 for row in rows)
