@@ -62,32 +62,38 @@ def _size(path: str) -> int:
     return Path(path).stat().st_size
 
 
+WIDE = 130  # columns of a terminal that shows every column of the table
+
+
 def show(found: dict[str, Any]) -> None:
-    """Tables for people."""
+    """Tables for people; narrow terminals leave out what a node reads and its integers."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     out = Console()
-    table = Table(title=escape(found["source"]), title_justify="left")
-    for name in ("node", "name", "reads", "kind", "rows", "T", "w bits", "bytes", "integers", "kernel"):
-        table.add_column(
-            name, justify="right" if name in ("T", "w bits", "bytes") else "left", overflow="fold"
-        )
+    columns = ["node", "name", "kind", "rows", "T", "w bits", "bytes", "kernel"]
+    if out.width >= WIDE:
+        columns[2:2] = ["reads"]
+        columns[-1:-1] = ["integers"]
+    table = Table(title=escape(found["source"]), title_justify="left", box=None, header_style="bold")
+    for name in columns:
+        right = name in ("T", "w bits", "bytes")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in found["nodes"]:
-        cells = (
-            row["type"],
-            row["name"],
-            ", ".join(row["inputs"]),
-            row["kind"],
-            "x".join(map(str, row["shape"])) or "1",
-            row["steps"] or "-",
-            row["bits"] or "",
-            row["bytes"] or "",
-            f"{row['low']}..{row['high']}",
-            row["kernel"] or "",
-        )
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        cells = {
+            "node": row["type"],
+            "name": row["name"],
+            "reads": ", ".join(row["inputs"]),
+            "kind": row["kind"].replace(" ", ""),
+            "rows": "x".join(map(str, row["shape"])) or "1",
+            "T": row["steps"] or "-",
+            "w bits": row["bits"] or "",
+            "bytes": row["bytes"] or "",
+            "integers": f"{row['low']}..{row['high']}",
+            "kernel": row["kernel"] or "",
+        }
+        table.add_row(*(escape(str(cells[name])) for name in columns))
     out.print(table)
     paper = found["paper_bytes"]
     out.print(
@@ -101,6 +107,16 @@ def show(found: dict[str, Any]) -> None:
     )
     if found["card"]:
         card = Table(title="card", title_justify="left", show_header=False)
-        for key, value in found["card"].items():
+        for key, value in _flat(found["card"]):
             card.add_row(escape(key), escape(value if isinstance(value, str) else json.dumps(value)))
         out.print(card)
+
+
+def _flat(card: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Entries of a card with the keys of inner objects joined by dots."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in card.items():
+        rows += (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+        )
+    return rows
