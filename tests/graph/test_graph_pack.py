@@ -120,3 +120,14 @@ def test_a_gate_that_nothing_passes_says_what_to_do(
         pack(trained, x[:0])
     with pytest.raises(DataError, match="no samples"):
         compare(capture(trained, x[:2]), snap(capture(trained, x[:2])), np.zeros((0, 1, 8, 8)))
+
+
+def test_byte_images_pack_with_a_table(trained: nn.Module, digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = digits[0][1000:1200], digits[1][1000:1200]
+    pixels = (x * 16).to(torch.uint8)
+    result = pack(trained, pixels, y, grid=Grid(12, input_bytes=1 / 16))
+    assert result.graph.inputs[0].table is not None
+    assert result.figures["agreement"] > 0.99
+    real = pack(trained, x, y, grid=12)
+    assert result.figures["accuracy"] == real.figures["accuracy"]
+    assert torch.equal(result.model(pixels), real.model(x)), "p/16 lies on both grids"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -296,6 +297,15 @@ class Maker:
         if edge.kind.is_spikes:
             return torch.from_numpy(self.rng.integers(0, edge.kind.levels + 1, shape)).float()
         return torch.from_numpy(self.rng.integers(-600, 600, shape) / 256).float()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Hundreds of tiny convolutions: waking a second thread costs more than they do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @functools.cache

@@ -27,6 +27,7 @@ def compare(
     *,
     output: str | None = None,
     batch: int = 128,
+    input_bytes: float | None = None,
 ) -> dict[str, Any]:
     """Agreement of a snapped model with the captured graph it was made from.
 
@@ -36,13 +37,14 @@ def compare(
         samples: batch-first inputs, an array or one per input.
         labels: class numbers, [B] (or [B, ...] for dense outputs); None leaves accuracy out.
         output: key of the output that is compared; None takes the first.
+        input_bytes: real value of one step of u8 samples (Grid.input_bytes).
     Returns:
         Plain JSON: samples, agreement (share of equal argmax over the last output axis; channel axis 0 for
         [C, H, W]), difference (mean absolute difference of outputs), flips (share of changed spikes by
         neuron, on 64 samples), and with labels accuracy_trained, accuracy and drop in points (trained
         minus snapped).
     """
-    base = Baseline(captured, samples, labels, output=output, batch=batch)
+    base = Baseline(captured, samples, labels, output=output, batch=batch, input_bytes=input_bytes)
     return base.against(snapped)
 
 
@@ -60,12 +62,13 @@ class Baseline:
         *,
         output: str | None = None,
         batch: int = 128,
+        input_bytes: float | None = None,
     ) -> None:
         keys = [node.key for node in captured.outputs]
         self.key = output or keys[0]
         if self.key not in keys:
             raise ShapeError(f"the graph has the outputs {keys}, not {output!r}")
-        self.captured, self.batch = captured, batch
+        self.captured, self.batch, self.input_bytes = captured, batch, input_bytes
         self.data = as_inputs(captured, samples)
         self.count = next(iter(self.data.values())).shape[0]
         if self.count == 0:
@@ -76,7 +79,9 @@ class Baseline:
         self.neurons = [node.name for node in captured.nodes if isinstance(node, g.Neuron)]
         node = next(n for n in captured.outputs if n.key == self.key)
         self.axis = -3 if len(node.edge.shape) == 3 else -1
-        self.real = torch.cat([execute(captured, part)[self.key] for part in self.parts(self.count)])
+        self.real = torch.cat(
+            [execute(captured, part)[self.key] for part in map(self._real, self.parts(self.count))]
+        )
         self.spikes = self._spikes()
 
     def parts(self, count: int, first: int = 0) -> Iterator[dict[str, Tensor]]:
@@ -85,9 +90,16 @@ class Baseline:
             stop = min(start + self.batch, count, self.count)
             yield {name: value[start:stop] for name, value in self.data.items()}
 
+    def _real(self, part: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Samples as the captured graph takes them."""
+        scale = self.input_bytes
+        if scale is None:
+            return part
+        return {k: v.double() * scale if v.dtype == torch.uint8 else v for k, v in part.items()}
+
     def _spikes(self) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
-        for part in self.parts(FLIP_SAMPLES):
+        for part in map(self._real, self.parts(FLIP_SAMPLES)):
             rows = execute(self.captured, part, watch=self.neurons)
             for name in self.neurons:
                 node = self.captured[name]

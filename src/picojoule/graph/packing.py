@@ -82,7 +82,9 @@ def pack(
     if not isinstance(captured, g.Graph):
         raise ConfigError(f"pack takes a module or a captured graph, got {type(model).__name__}")
     require_packable(captured)
-    measured = Baseline(captured, samples, labels, output=output, batch=batch)
+    given = base if grid == "search" else grid if isinstance(grid, Grid) else None
+    scale = given.input_bytes if given is not None else None
+    measured = Baseline(captured, samples, labels, output=output, batch=batch, input_bytes=scale)
     if grid == "search":
         search = Search(captured, measured, gate, base or Grid(), budget_s, progress)
         chosen, snapped = search.run()
@@ -114,8 +116,8 @@ def _two(part: Any) -> Any:
     tensor = torch.as_tensor(part)
     if not len(tensor):
         raise ConfigError(
-            "pack got no sample; give a batch of inputs as the model takes them, 2000 or more: the grid is chosen "
-            "and measured on them"
+            "pack got no sample; give a batch of inputs as the model takes them, 2000 or more: the grid is "
+            "chosen and measured on them"
         )
     tensor = tensor[:2] if len(tensor) > 1 else tensor.expand(2, *tensor.shape[1:])
     return tensor if tensor.is_floating_point() else tensor.float()
