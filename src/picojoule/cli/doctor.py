@@ -37,7 +37,10 @@ def register(app: typer.Typer) -> None:
 
     @app.command("doctor")
     def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON document for programs.")) -> None:
-        """Show versions, extras, the native engine, data folders and what to install."""
+        """Show versions, extras, the native engine, data folders and what to install.
+
+        Examples: `pj doctor`, `pj doctor --json`.
+        """
         found = report()
         if as_json:
             typer.echo(json.dumps(found))

@@ -16,7 +16,10 @@ def register(app: typer.Typer) -> None:
         file: str = typer.Argument(help="A .pj file or the name of a shipped model."),
         as_json: bool = typer.Option(False, "--json", help="One JSON document for programs."),
     ) -> None:
-        """Show the nodes, the sizes and the card of a packed file."""
+        """Show the nodes, the sizes and the card of a packed file.
+
+        Examples: `pj inspect digits.pj`, `pj inspect digits.pj --json`.
+        """
         found = report(file)
         if as_json:
             typer.echo(json.dumps(found))

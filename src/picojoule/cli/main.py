@@ -30,7 +30,7 @@ def build() -> typer.Typer:
         help="Spike-driven neural networks: define, train, compress, measure, pack, run.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
+        add_completion=True,
     )
 
     @app.callback()

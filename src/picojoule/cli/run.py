@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
         as_json: bool = typer.Option(False, "--json", help="One JSON document for programs."),
         threads: int = typer.Option(1, "--threads", min=1, help="Most threads of the engine."),
     ) -> None:
-        """Run a packed model on an image or an array and show its outputs."""
+        """Run a packed model on an image or an array and show its outputs.
+
+        Examples: `pj run digits.pj seven.png`, `pj run digits.pj batch.npy --json --threads 2`.
+        """
         found = execute(file, Path(data), threads)
         if as_json:
             typer.echo(json.dumps(found))
