@@ -136,22 +136,26 @@ def _stage(data: str, model: str, bits: str, out: Path, say: _Say) -> tuple[dict
 
 
 def _finish(folder: Path, model: str, bits: str, progress: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    from picojoule.cli.road import open_run, pack_run
+    from picojoule.cli.road import open_run, pack_run, raw_inputs
     from picojoule.cli.timing import images_per_second
     from picojoule.deploy import payload_bytes
     from picojoule.measure import measure_model
 
     run = open_run(folder)
-    x, y = run.samples("test", MEASURED)
+    part = run.task.data.part
     row: dict[str, Any] = {"model": model, "weights": bits, "bits": WEIGHT_BITS[bits]}
     if bits == "float":
-        report = measure_model(run.model, x, labels=y, name=run.recipe.name)
+        x, y = run.samples("test", MEASURED)
+        report = measure_model(run.model, x, labels=y, name=run.recipe.name, dataset=part)
         row["accuracy"] = json.loads((folder / "result.json").read_text())["test_accuracy"]
         row["payload_bytes"] = 4 * sum(p.numel() for p in run.model.parameters())
         row["images_s_torch"] = images_per_second(run, None)[1]
     else:
         packed = pack_run(run, folder / f"{run.recipe.name}.pj", progress=progress)
-        report = measure_model(packed.path, x, labels=y, name=run.recipe.name)
+        pixels, labels = raw_inputs(run)
+        report = measure_model(
+            packed.path, pixels[:MEASURED], labels=labels[:MEASURED], name=run.recipe.name, dataset=part
+        )
         f = packed.figures
         row |= {
             "accuracy": f["accuracy_trained"],
