@@ -29,7 +29,7 @@ rank, world = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)
 x = torch.randn(8, 3, 5, 5, dtype=torch.float64) * 4 + 100
 weights = torch.randn_like(x)
-norm = torch.nn.BatchNorm2d(3, dtype=torch.float64) if rank < 0 else share_batchnorm_(torch.nn.Sequential(torch.nn.BatchNorm2d(3))).double()
+norm = share_batchnorm_(torch.nn.Sequential(torch.nn.BatchNorm2d(3))).double()
 mine = x.chunk(world)[rank].clone().requires_grad_()
 (norm(mine) * weights.chunk(world)[rank]).sum().backward()
 torch.save({"dx": mine.grad, "state": norm.state_dict()}, sys.argv[1] + f"/{rank}.pt")

@@ -218,3 +218,11 @@ def test_compressed_run_starts_from_a_float_run(tmp_path):
     from picojoule.compress import codes_of
 
     assert any(codes.coding == "sign" for codes in codes_of(model).values())
+
+
+def test_mixed_precision_trains(tmp_path):
+    result = train(
+        digits_recipe(epochs=1, precision="bf16", channels_last=False), tmp_path / "run", quiet=True
+    )[1]
+    assert result.steps > 0
+    assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())

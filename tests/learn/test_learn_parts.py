@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from picojoule import compress
 from picojoule.core.errors import CheckpointError, ConfigError, ShapeError
 from picojoule.learn import EMA, LAMB, TET, CrossEntropy, load_checkpoint, load_weights, save_checkpoint
 from picojoule.learn import checkpoint as checkpoints
@@ -59,6 +60,9 @@ def test_only_weights_decay():
     assert groups[0]["weight_decay"] == 0.1
     assert groups[1]["weight_decay"] == 0.0
     assert len(groups[1]["params"]) == 3
+    compress.attach_(model[0], compress.Grid())
+    left = [p for g in parameter_groups(model, 0.1) for p in g["params"]]
+    assert all(p.dim() < 2 for p in left)
     with pytest.raises(ConfigError, match="did you mean 'adamw'"):
         make_optimizer(model, "adam", 0.1, 0.0)
 

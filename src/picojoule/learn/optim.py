@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from picojoule.compress import grid_parameters
 from picojoule.core.errors import ConfigError, suggest
 
 OPTIMIZERS = ("sgd", "adamw", "lamb")
@@ -79,10 +80,14 @@ class LAMB(torch.optim.Optimizer):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights that decay, and biases, norms, neuron constants and quantizer steps that do not."""
+    """Two groups: weights that decay, and biases, norms, neuron constants and quantizer steps that do not.
+
+    Weights that live on a grid are in neither: only their own learning rule may move them.
+    """
     decay, free = [], []
+    on_grid = {id(p) for p in grid_parameters(model)}
     for name, p in model.named_parameters():
-        if not p.requires_grad:
+        if not p.requires_grad or id(p) in on_grid:
             continue
         quantizer_step = "parametrizations" in name and not name.endswith(".original")
         (free if p.dim() < 2 or quantizer_step else decay).append(p)
