@@ -22,6 +22,9 @@ struct Dice {
 Tensor constant(const Shape& shape, Dice& dice, int64_t low, int64_t high, bool signs = false) {
   Tensor t;
   t.shape = shape;
+  double size = 1;
+  for (int64_t d : shape) size *= static_cast<double>(d);
+  if (size > 2e7) throw Error("too much work for a fuzzer");  // follows from a damaged input
   std::vector<int64_t> values(static_cast<size_t>(product(shape)));
   for (auto& v : values) v = signs ? (dice.chance(50) ? 1 : -1) : dice.in(low, high);
   const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
