@@ -84,7 +84,7 @@ def section(name: str) -> str:
         ),
         (
             "accuracy on the test split",
-            f"{test['accuracy_packed']:.2f} % of {test['samples']} (trained: {test['accuracy_trained']:.2f} %)",
+            f"{test['accuracy_packed']:.2f} % of {test['samples']}, trained {test['accuracy_trained']:.2f} %",
         ),
         ("same answer as the trained model", f"{test['agreement']:.2f} %"),
         ("parity", "exact" if test["parity"] and test["reference_equals_snapped"] else "broken"),
