@@ -146,8 +146,8 @@ def build_report(
 
 
 def _policy(counts: Counts) -> str:
-    once = sum(n.mac for n in counts.layers if n.evaluations < n.steps)
-    uncached = sum(n.mac_uncached for n in counts.layers if n.evaluations < n.steps)
+    dense = [n for n in counts.layers if n.arithmetic == "MAC" and n.evaluations == 1]
+    once, uncached = sum(n.mac for n in dense), sum(n.mac_uncached for n in dense)
     if counts.policy == "cached":
         return (
             f"cached: what is constant in time is computed once, {once:,.0f} MAC ({uncached:,.0f} uncached)"

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from picojoule.core.errors import ConfigError, suggest
 
 VERSION = 1
 NOT_MEASURED = "not measured"
+
+
+class Headline(NamedTuple):
+    """One energy figure in nJ and the name of its model."""
+
+    nj: float
+    model: str
 
 
 @dataclass
@@ -63,6 +70,18 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     not_counted: list[str] = field(default_factory=list)
     version: int = VERSION
+
+    @property
+    def sop_exact(self) -> float:
+        """SOP_exact under a Python name."""
+        return self.SOP_exact
+
+    def headline(self) -> Headline:
+        """One figure for a table: operations, neurons, and memory with each weight moved once a step.
+
+        It is a formula; the model's name says which.
+        """
+        return Headline(self.E_total["stationary"] / 1000, "with-memory, stationary")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
