@@ -2,8 +2,9 @@
 
     python examples/03_own_neuron.py --epochs 8
 
-The neuron forgets faster after it has fired. As a step function it trains at once; it has no packed form, because its
-decay depends on its state. The class below has constants only, so it says what they are and packs bit for bit.
+The first neuron forgets faster after it has fired. As a step function it trains at once; it has no packed
+form, because its decay depends on its state. The second has constants only, so it says what they are, and
+packs bit for bit.
 """
 
 from __future__ import annotations
@@ -97,9 +98,8 @@ def trained(neuron: object) -> nn.Module:
     model.eval()
     with torch.no_grad():
         x, y = next(iter(data.loader(digits.val, 200, train=False)))
-        print(
-            f"{neuron.__name__:14s} {100 * (model(x).argmax(1) == y).double().mean():.1f} % on validation digits"
-        )
+        right = 100 * (model(x).argmax(1) == y).double().mean()
+        print(f"{neuron.__name__:14s} {right:.1f} % on validation digits")
     return model
 
 

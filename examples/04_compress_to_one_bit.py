@@ -2,7 +2,7 @@
 
     python examples/04_compress_to_one_bit.py --epochs 12
 
-The first and the last layer keep 8 bits, as is usual; `first_last_bits: null` in a plan would take them along.
+The first and the last layer keep 8 bits, as is usual; `first_last_bits: null` in a plan takes them along.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def train_(model: nn.Module, epochs: int, lr: float) -> nn.Module:
 
 torch.manual_seed(0)
 floating = train_(picojoule.create_model("spiking_vgg_digits", T=2), options.epochs, 0.005)
-x, y = next(iter(data.loader(digits.trainval, 1400, train=False)))
+x, y = next(iter(data.loader(digits.trainval, 500, train=False)))
 images = (digits.test.x / digits.test.max_value).astype("float32")
 
 print("weights    trained on   packed     file     test accuracy")

@@ -2,8 +2,8 @@
 
     python examples/05_events.py --epochs 8
 
-An event says that a pixel became brighter (p = 1) or darker (p = 0) at a time. Four classes: the bar moves right,
-left, down, up. A single frame cannot tell them apart, only time can.
+An event says that a pixel became brighter (p = 1) or darker (p = 0) at a time. Four classes: the bar moves
+right, left, down, up. A single frame cannot tell them apart, only time can.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ with tempfile.TemporaryDirectory() as folder:
     file = Path(folder) / "bars.pj"
     result = picojoule.pack(model, torch.from_numpy(x), torch.from_numpy(y), path=file, grid=10)
     net = deploy.load(file)
-    print(
-        f"{net.info()['payload_bytes']:,} bytes, {100 * (net.predict(test_x) == test_y).mean():.1f} % of test bars"
-    )
+    right = 100 * (net.predict(test_x) == test_y).mean()
+    print(f"{net.info()['payload_bytes']:,} bytes, {right:.1f} % of test bars")
 
 # Time matters: the same frames in reverse order are bars that move the other way.
 reverse = np.ascontiguousarray(test_x[:, ::-1])

@@ -1,4 +1,4 @@
-"""What the documentation says is true: examples run, links resolve, nothing names the machine it was made on."""
+"""What the documentation says is true: examples run, links resolve, nothing names a machine of ours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_NOT_RUN = 8  # of all pages together
 
 
 class Block(NamedTuple):
-    """A fenced Python block: the line it starts at, its code, why it is not run, whether it reads data sets."""
+    """A fenced block: the line it starts at, its code, why it is not run, whether it reads data sets."""
 
     line: int
     code: str
@@ -79,7 +79,8 @@ def test_examples_in_docstrings() -> None:
         try:
             module = importlib.import_module(name)
         except (MissingExtraError, ModuleNotFoundError) as absent:
-            assert not str(absent.name or "").startswith("picojoule"), absent
+            if str(absent.name).startswith("picojoule"):
+                raise
             continue
         torch.manual_seed(0)
         result = doctest.testmod(module)
@@ -95,7 +96,7 @@ def test_python_of_a_page_runs(page: Path, tmp_path, monkeypatch, registries) ->
     """All blocks of a page, in order, in one namespace and an empty folder."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     random.seed(0)
     names: dict = {"__name__": f"docs_{page.stem.replace('-', '_')}"}
     for block in blocks(page.read_text("utf-8")):
@@ -158,10 +159,14 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_nothing_names_the_machine_it_was_made_on() -> None:
     ours, scratch = "/" + "work/", "/" + "tmp/"
-    folders = ("src", "docs", "examples", "scripts", "native", "tests", "benchmarks", ".ci")
+    folders = ("src", "native", "docs", "examples", "scripts", "tests", "benchmarks", ".ci")
     ends = {".py", ".md", ".yaml", ".yml", ".toml", ".cpp", ".h", ".hpp", ".json", ".html", ".txt", ""}
     files = [p for f in folders for p in (ROOT / f).rglob("*") if p.is_file() and p.suffix in ends]
-    files += [p for p in ROOT.iterdir() if p.is_file() and p.suffix in ends and not p.name.startswith(".git")]
+    files += [
+        p
+        for p in ROOT.iterdir()
+        if p.is_file() and (p.suffix in {".md", ".toml", ".yml"} or p.name == "Makefile")
+    ]
     wrong = []
     for path in files:
         text = path.read_text("utf-8", errors="ignore")
