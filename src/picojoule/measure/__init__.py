@@ -18,7 +18,7 @@ _NAMES = {
     "Cost": "cost",
     "measure_cost": "cost",
     "write_html": "html",
-    "compare": "compare",
+    "compare": "compared",
 }
 
 __all__ = list(_NAMES)

@@ -30,7 +30,8 @@ class Report:
     `energy` one row a model with its source and what it leaves out; `size_packed_bytes` of a packed net
     (payload), `size_paper_bytes` by the papers' formula; `bits_per_weight`; `first_layer_policy`; `baseline`
     rows of the same shape; `break_even` rates; `latency` and `joules`, or "not measured"; `layers`,
-    `neurons`, `raster`, `membranes` for plots; `assumptions`, `warnings`, `not_counted` to read.
+    `neurons`, `raster`, `membranes` for plots, `node_times` rows of
+    `cost.predicted_and_measured`; `assumptions`, `warnings`, `not_counted` to read.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Report:
     neurons: list[dict[str, Any]] = field(default_factory=list)
     raster: list[dict[str, Any]] = field(default_factory=list)
     membranes: list[dict[str, Any]] = field(default_factory=list)
+    node_times: list[dict[str, Any]] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     not_counted: list[str] = field(default_factory=list)
