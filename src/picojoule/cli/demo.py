@@ -28,6 +28,7 @@ PLANS: dict[str, dict[str, Any]] = {
 }
 BITS = ("float", "w4", "w1")
 WEIGHT_BITS = {"float": "32", "w4": "4", "w1": "1"}
+COLUMNS = ("bits", "acc", "packed", "kB", "spikes", "synops", "nJ", "native/s", "torch/s", "parity")
 MEASURED = 500  # test samples that spikes and operations are counted on
 
 
@@ -186,49 +187,54 @@ def _write_report(out: Path, data: str, reports: list[dict[str, Any]], rows: lis
     return path
 
 
+def _short(value: float) -> str:
+    """Three digits and a letter: 1234 -> 1.23k."""
+    for limit, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:.0f}"
+
+
+def _table(model: str, rows: list[dict[str, Any]]) -> Any:
+    """The rows of one network; fits 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=model, title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rows:
+        packed = "accuracy_packed" in r
+        table.add_row(
+            r["bits"],
+            f"{r['accuracy']:.2f}",
+            f"{r['accuracy_packed']:.2f}" if packed else "-",
+            f"{r['payload_bytes'] / 1000:.1f}",
+            _short(r["spikes"]),
+            _short(r["synops"]),
+            f"{r['energy_nj']:,.0f}",
+            _short(r["images_s_native"]) if packed else "-",
+            _short(r["images_s_torch"]),
+            ("exact" if r["parity"] else "BROKEN") if packed else "-",
+        )
+    return table
+
+
 def show(found: dict[str, Any]) -> None:
     """The closing table."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"picojoule on {found['data']}, test split", title_justify="left")
-    columns = (
-        "model",
-        "bits",
-        "accuracy",
-        "packed",
-        "payload",
-        "spikes",
-        "syn. ops",
-        "energy",
-        "native",
-        "torch",
-        "parity",
-    )
-    for name in columns:
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    for r in found["rows"]:
-        packed = "accuracy_packed" in r
-        table.add_row(
-            r["model"],
-            r["bits"],
-            f"{r['accuracy']:.2f} %",
-            f"{r['accuracy_packed']:.2f} %" if packed else "-",
-            f"{r['payload_bytes'] / 1000:.1f} kB",
-            f"{r['spikes']:,.0f}",
-            f"{r['synops'] / 1e3:,.0f} k",
-            f"{r['energy_nj']:,.0f} nJ",
-            f"{r['images_s_native']:,.0f}" if packed else "-",
-            f"{r['images_s_torch']:,.0f}",
-            ("exact" if r["parity"] else "BROKEN") if packed else "-",
-        )
     console = Console()
-    console.print(table)
-    model = found["rows"][-1]["energy_model"]
+    console.print(f"[bold]picojoule on {found['data']}, test split")
+    for model in dict.fromkeys(r["model"] for r in found["rows"]):
+        console.print(_table(model, [r for r in found["rows"] if r["model"] == model]))
     console.print(
-        f"Per image. Energy: model '{model}' (see docs/measure.md for what it leaves out). "
-        "native, torch: images/s on one thread. parity: the engine gave the "
-        "reference interpreter's integers on every test image."
+        "bits: of a weight. acc, packed: accuracy in % of the trained model and of its file. kB: payload. "
+        "spikes, synops (synaptic operations), nJ: per image, energy by the model "
+        f"'{found['rows'][-1]['energy_model']}' (docs/measure.md says what it leaves out). native/s, "
+        "torch/s: images a second on one thread. exact: the engine gave the reference interpreter's integers "
+        "on every image."
     )
     console.print(f"report  {found['report']}")
     for r in found["rows"]:
