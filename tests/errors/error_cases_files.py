@@ -20,6 +20,7 @@ from error_cases import (
 
 import picojoule
 from picojoule import deploy
+from picojoule.neurons import PSN
 
 # -- packed files --------------------------------------------------------------------------------------
 
@@ -65,7 +66,7 @@ def tensors(header: dict[str, Any]) -> list[dict[str, Any]]:
 
 @case(FILES, "No such file, and no shipped model of that name.", "`pj list packed` names what is shipped.")
 def _(folder: Path) -> None:
-    with mock.patch("picojoule.deploy.model.shipped", lambda: ["fashion_vgg_w1"]):
+    with mock.patch("picojoule.deploy.model.shipped", return_value=["fashion_vgg_w1"]):
         deploy.load(folder / "nett.pj")
 
 
@@ -109,6 +110,20 @@ def _(folder: Path) -> None:
         second["data_offsets"][0] -= 8
 
     deploy.load(edited(folder, overlap))
+
+
+@case(
+    FILES,
+    "Offsets edited by hand, so that bytes belong to no tensor.",
+    "Packed files are not edited: pack again.",
+)
+def _(folder: Path) -> None:
+    def hole(header: dict[str, Any]) -> None:
+        for row in tensors(header):
+            if row["data_offsets"][0] > 0:
+                row["data_offsets"] = [at + 8 for at in row["data_offsets"]]
+
+    deploy.load(edited(folder, hole))
 
 
 @case(FILES, "A shape far larger than the file.", "The file is damaged or hostile. Nothing was allocated.")
@@ -169,3 +184,25 @@ def _(folder: Path) -> None:
     net = picojoule.pack(Net().eval(), torch.rand(20, 8), path=folder / "net.pj", grid=4, progress=False)
     assert net.graph
     deploy.load(folder / "net.pj")(np.full((1, 8), np.nan))
+
+
+@case(
+    RUNNING,
+    "A stream of a packed model that looks at later steps.",
+    "Train with a causal module, or call it whole.",
+)
+def _(folder: Path) -> None:
+    picojoule.pack(Net(PSN(T=4)).eval(), torch.rand(20, 8), path=folder / "net.pj", grid=4, progress=False)
+    deploy.load(folder / "net.pj").stream()
+
+
+@case(
+    RUNNING,
+    "`pj run` with a file that is no image and no array.",
+    "Convert it to PNG, or save it with `numpy.save`.",
+)
+def _(folder: Path) -> None:
+    from picojoule.cli.run import execute
+
+    (folder / "digit.txt").write_text("7")
+    execute(str(GOLDEN), folder / "digit.txt", 1)

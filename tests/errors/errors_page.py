@@ -16,8 +16,8 @@ HEAD = """# Errors
 <!-- Written by `python tests/errors/errors_page.py`, which causes each error; the tests compare. -->
 
 What goes wrong, what picojoule says, and what to do. A message names what was given, what is allowed and
-what to write instead. On the command line it is one line after `error:`, the exit code is 2, and `--debug` shows the
-traceback.
+what to write instead. On the command line it is one line after `error:`, the exit code is 2, and `--debug`
+shows the traceback.
 
 All classes live in `picojoule.core.errors` and derive from `PicojouleError`; most are a `ValueError` as well.
 """

@@ -21,6 +21,7 @@ from picojoule.graph.builder import where
 
 _TORCH = os.path.dirname(torch.__file__)
 _OURS = os.path.dirname(os.path.dirname(__file__))
+_PLUMBING = tuple(os.path.join(_OURS, *name) for name in (("neurons", "base.py"), ("timeline.py",)))
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _ADVICE = {
     "data": "the path through the model depends on the values of a tensor (if, while, item(), "
@@ -138,8 +139,16 @@ def line_of(frames: Sequence[tuple[str, int]]) -> str:
     """The innermost frame outside torch, preferably outside picojoule: "file:line", or "" (nn.Sequential)."""
     outside = [(f, n) for f, n in frames if not f.startswith(_TORCH)]
     users = [(f, n) for f, n in outside if not f.startswith(_OURS)]
-    chosen = (users or outside)[-1:]
-    return "".join(f"{os.path.relpath(f) if f.startswith(os.getcwd()) else f}:{n}" for f, n in chosen)
+    models = [(f, n) for f, n in outside if f not in _PLUMBING]  # every neuron's call goes through these
+    chosen = (users or models or outside)[-1:]
+    return "".join(f"{_short(f)}:{n}" for f, n in chosen)
+
+
+def _short(file: str) -> str:
+    """A file as people know it: from the package, or from the folder they are in."""
+    if file.startswith(_OURS):
+        return os.path.relpath(file, os.path.dirname(_OURS))
+    return os.path.relpath(file) if file.startswith(os.getcwd()) else file
 
 
 def place_of(node: fx.Node) -> tuple[str, str]:

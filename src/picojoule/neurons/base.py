@@ -172,7 +172,10 @@ class Neuron(nn.Module):
                 "sliding PSN"
             )
         key = active.slot(self)
-        fired = self.run(x, T, active.get(key))
+        try:
+            fired = self.run(x, T, active.get(key))
+        except ShapeError as wrong:  # the equations know no module paths
+            raise ShapeError(f"{key[0] or type(self).__name__}: {wrong}") from None
         active.put(key, fired.state)
         return fired.spikes
 
