@@ -2,9 +2,11 @@
 
 #include "engine.h"
 #include "picojoule/version.h"
+#include "train.h"
 
 NB_MODULE(_native, m) {
   m.doc() = "Native engine and kernels of picojoule; takes NumPy arrays or raw pointers, never links libtorch.";
   m.attr("__version__") = picojoule::kVersion;
   bind_engine(m);
+  bind_train(m);
 }

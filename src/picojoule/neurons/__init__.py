@@ -10,6 +10,7 @@ from picojoule.neurons.fire import FireRule
 from picojoule.neurons.ilif import IELIF, ILIF, NILIF, SFA
 from picojoule.neurons.integrate import IF
 from picojoule.neurons.klif import KLIF
+from picojoule.neurons.leaky_native import saved_state
 from picojoule.neurons.lif import LIF
 from picojoule.neurons.plif import PLIF
 from picojoule.neurons.psn import PSN, MaskedPSN, SlidingPSN
@@ -53,4 +54,5 @@ __all__ = [
     "expansion",
     "from_step",
     "run_virtual",
+    "saved_state",
 ]

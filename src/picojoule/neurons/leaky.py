@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from picojoule.core.spec import NeuronSpec, spec
+from picojoule.neurons import leaky_native
 from picojoule.neurons.base import Fired, Membrane, Neuron, start
 from picojoule.neurons.fire import fire, fired
 from picojoule.neurons.leaky_kernel import (
@@ -138,6 +139,9 @@ def leaky(
     if quant is not None:
         return leaky_reference(x, T, state, p, quant, want_h)
     v0 = None if state is None else start(x, T, state, p.v_init)
+    done = None if want_h else leaky_native.apply(x, T, v0, p, want_v)
+    if done is not None:
+        return Fired(done[0], None if done[1] is None else Membrane(done[1]), None)
     if not torch.is_grad_enabled():
         n, v, h = forward_kernel(x, v0, p, T, want_v, want_h)
         spikes = (n if p.out_scale == 1 else n * p.out_scale).reshape(x.shape)

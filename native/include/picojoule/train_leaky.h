@@ -1,0 +1,82 @@
+#pragma once
+// Leaky neurons for training: all steps forward, and all steps backward, in one pass over memory (float32).
+//
+//   h[t] = decay * v[t-1] + (gain * x[t] + bias)
+//   n[t] = fire(h[t]),  v[t] = reset(h[t], n[t]),  s[t] = n[t] * out_scale
+//
+// Rules and names are those of src/picojoule/neurons/leaky.py, which is the readable reference. Pointers are
+// raw; a step is `width` floats, step t starts at t * width, and every array of a call has the same order.
+
+#include <cstdint>
+
+namespace picojoule::train {
+
+enum class Fires : int { binary, ternary, integer };
+enum class Reset : int { hard, soft, none };
+
+// What the backward pass reads. recompute: the input again. half: h - v_th as fp16, the spike in its sign
+// (ternary: h, the spike in the last bit; integer: as byte). byte: 7 bits of the slope and the spike. membrane: h.
+enum class Saved : int { recompute, half, byte, membrane };
+
+// Derivative of the spike at z = h - v_th + offset with constants a, b; `given` reads it from arrays.
+enum class Slope : int {
+  given, sigmoid, atan, triangle, rect, exponential, softsign, superspike, gauss, logabs, leaky_rect, leaky_relu,
+  log_tailed, s2nn, power, fake_numerical, one, fast_sigmoid, escape
+};
+
+// A constant of the equation: one value, or the value of flat index i is each[(i / inner) % count].
+struct Constant {
+  float value = 0;
+  const float* each = nullptr;
+  int64_t inner = 1, count = 1;
+};
+
+struct Leaky {
+  Fires fires = Fires::binary;
+  Reset reset = Reset::hard;
+  Slope slope = Slope::atan;
+  bool strict = false, half_up = false, open_window = false, detach = false;
+  bool memory = true;  // false: no step sees an earlier one
+  float v_th = 1, levels = 1, reset_value = 0, v_init = 0, out_scale = 1;
+  float a = 0, b = 0, offset = 0;
+  float peak = 1;  // largest slope, the scale of the byte form
+  Constant decay, gain, bias;
+};
+
+struct Forward {
+  const float* x = nullptr;
+  const float* v0 = nullptr;  // null: v_init everywhere
+  float* spikes = nullptr;    // null: not wanted
+  float* v = nullptr;         // membrane after the last step; null: not wanted
+  void* saved = nullptr;      // of kind `form`; null: nothing is saved
+  Saved form = Saved::recompute;
+};
+
+struct Backward {
+  const float* x = nullptr;      // recompute, and gradients of constants
+  const float* v0 = nullptr;
+  const void* saved = nullptr;
+  Saved form = Saved::recompute;
+  const float* up = nullptr;     // slope given: at h - v_th, and
+  const float* down = nullptr;   // at -h - v_th for ternary neurons
+  const float* spikes = nullptr; // gradients of spikes, last membrane and h; null: zero
+  const float* v = nullptr;
+  const float* h = nullptr;
+  float* dx = nullptr;           // results; null: not wanted
+  float* dv0 = nullptr;
+  float* decay = nullptr;        // gradients of the constants a flat index of one step, summed over steps
+  float* gain = nullptr;         //   (form recompute only)
+  float* bias = nullptr;
+};
+
+// `workers` threads share the work; the result does not depend on their number.
+void leaky_forward(const Leaky& rule, const Forward& call, int64_t steps, int64_t width, int workers);
+void leaky_backward(const Leaky& rule, const Backward& call, int64_t steps, int64_t width, int workers);
+
+// out[c] = sum of each[i] over all i with (i / inner) % count == c, in double and in the order of i.
+void sum_by_constant(const float* each, int64_t width, int64_t inner, int64_t count, float* out);
+
+// Bytes a neuron and step of `saved`.
+int64_t saved_bytes(const Leaky& rule, Saved form);
+
+}  // namespace picojoule::train

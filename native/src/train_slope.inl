@@ -1,0 +1,143 @@
+// Slopes of spikes over a row, written so that the compiler makes vectors of them. Formulas and constants are
+// those of src/picojoule/neurons/surrogate.py.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace picojoule::train {
+namespace {
+
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float of_bits(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+inline float magnitude(float x) { return of_bits(bits_of(x) & 0x7fffffffu); }
+
+// x >= 0 and below 2^22, rounded half to even; the addition rounds to the unit of 2^23.
+inline float round_even(float x) {
+  constexpr float unit = 8388608.0f;
+  return (x + unit) - unit;
+}
+
+// exp(x) for x <= 0, relative error below 2e-7; 1e-38 below x = -87.
+inline float exp_negative(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  constexpr float shift = 12582912.0f;  // 1.5 * 2^23: the sum rounds to an integer held in its low bits
+  const float shifted = x * 1.44269504f + shift;
+  const float k = shifted - shift;
+  const float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = (p * r * r + r) + 1.0f;
+  return p * of_bits((bits_of(shifted) - 0x4b400000u + 127u) << 23);
+}
+
+// sig(z) (1 - sig(z)), without the cancellation of 1 - sig.
+inline float logistic_slope(float z) {
+  const float e = exp_negative(-magnitude(z));
+  return e / ((1.0f + e) * (1.0f + e));
+}
+
+template <class Formula>
+inline void each(const float* __restrict z, float* __restrict g, int64_t n, Formula formula) {
+  for (int64_t i = 0; i < n; ++i) g[i] = formula(z[i]);
+}
+
+// g = slope at z; z carries the offset already.
+void slope_row(const Leaky& p, const float* z, float* g, int64_t n) {
+  const float a = p.a, b = p.b;
+  switch (p.slope) {
+    case Slope::given:
+      return;
+    case Slope::sigmoid:
+      return each(z, g, n, [=](float z) { return a * logistic_slope(a * z); });
+    case Slope::atan: {
+      const float half = a / 2, k = static_cast<float>(1.5707963267948966) * a;
+      return each(z, g, n, [=](float z) { return half / (1.0f + (k * z) * (k * z)); });
+    }
+    case Slope::triangle:
+      return each(z, g, n, [=](float z) {
+        const float y = a - a * a * magnitude(z);
+        return y < 0.0f ? 0.0f : y;
+      });
+    case Slope::rect: {
+      const float window = b;
+      return each(z, g, n, [=](float z) { return magnitude(z) < window ? a : 0.0f; });
+    }
+    case Slope::exponential:
+      return each(z, g, n, [=](float z) { return a / 2 * exp_negative(-a * magnitude(z)); });
+    case Slope::softsign:
+      return each(z, g, n, [=](float z) {
+        const float y = 1.0f + a * magnitude(z);
+        return a / (2.0f * (y * y));
+      });
+    case Slope::superspike:
+      return each(z, g, n, [=](float z) {
+        const float y = 1.0f + magnitude(z);
+        return a / (y * y);
+      });
+    case Slope::gauss: {
+      const float k = a / static_cast<float>(1.7724538509055159);
+      return each(z, g, n, [=](float z) { return k * exp_negative(-((a * z) * (a * z))); });
+    }
+    case Slope::logabs:
+      return each(z, g, n, [=](float z) { return a / (1.0f + a * magnitude(z)); });
+    case Slope::leaky_rect: {
+      const float inside = 0.5f / a;
+      return each(z, g, n, [=](float z) { return magnitude(z) < a ? inside : b; });
+    }
+    case Slope::leaky_relu:
+      return each(z, g, n, [=](float z) { return z >= 0.0f ? a : b; });
+    case Slope::log_tailed:
+      return each(z, g, n, [=](float z) {
+        const float tail = 1.0f / (z < 1.0f ? 1.0f : z);
+        return z > 0.0f ? tail : a;
+      });
+    case Slope::s2nn:
+      return each(z, g, n, [=](float z) {
+        const float low = a * logistic_slope(a * z), high = b / ((z < 0.0f ? 0.0f : z) + 1.0f);
+        return z < 0.0f ? low : high;
+      });
+    case Slope::power: {  // (1 + 2 |z| / (a - 1))^-a with a whole a
+      const float k = 2.0f / (a - 1.0f);
+      each(z, g, n, [=](float z) { return 1.0f / (1.0f + k * magnitude(z)); });
+      const int times = static_cast<int>(a);
+      for (int64_t i = 0; i < n; ++i) {
+        float y = g[i];
+        for (int t = 1; t < times; ++t) y *= g[i];
+        g[i] = y;
+      }
+      return;
+    }
+    case Slope::fake_numerical:
+      return each(z, g, n, [=](float z) {
+        const float y = 1.0f / magnitude(z);
+        return y > a ? a : y;
+      });
+    case Slope::one:
+      return each(z, g, n, [](float) { return 1.0f; });
+    case Slope::fast_sigmoid:
+      return each(z, g, n, [=](float z) {
+        const float y = 1.0f + a * magnitude(z);
+        return 1.0f / (y * y);
+      });
+    case Slope::escape:
+      return each(z, g, n, [=](float z) { return a * exp_negative(-b * magnitude(z - 1.0f)); });
+  }
+}
+
+}  // namespace
+}  // namespace picojoule::train
