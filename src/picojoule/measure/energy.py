@@ -162,7 +162,10 @@ def energy_model(name_or_file: str) -> EnergyModel:
         )
     if not path.is_file():
         raise ConfigError(f"no chip file {name_or_file!r}")
-    values = yaml.safe_load(path.read_text())
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"chip file {path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"chip file {path}: needs a mapping with the fields name, mac, ac, source")
     known = [f.name for f in fields(EnergyModel)]
@@ -175,7 +178,12 @@ def energy_model(name_or_file: str) -> EnergyModel:
     if missing:
         raise ConfigError(f"chip file {path}: missing field(s) {', '.join(missing)}")
     if "sram" in values:
-        values["sram"] = tuple((float(s), float(e)) for s, e in values["sram"])
+        try:
+            values["sram"] = tuple((float(s), float(e)) for s, e in values["sram"])
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"chip file {path}: sram must be pairs [bytes, pJ per 64-bit access], got {values['sram']!r}"
+            ) from None
     if "leaves_out" in values:
         values["leaves_out"] = tuple(values["leaves_out"])
     return EnergyModel(**values)
