@@ -19,6 +19,7 @@ from picojoule.core.errors import CausalityError, NonFiniteError, PackError, Sha
 from picojoule.core.kinds import Kind
 from picojoule.graph import nodes as g
 from picojoule.graph import reference_ops as ops
+from picojoule.graph.reference_run import where
 
 DTYPES = {"float64": torch.float64, "int64": torch.int64}
 
@@ -82,7 +83,7 @@ class Stream:
         self._constants: dict[str, Tensor] = {}
         for node in graph.nodes if keep else ():
             if isinstance(node, g.TimeMix) and not node.causal:
-                raise CausalityError(f"{ops.where(node)} looks at future steps and cannot be streamed")
+                raise CausalityError(f"{where(node)} looks at future steps and cannot be streamed")
 
     def __call__(
         self, inputs: Inputs, *, T: int | None = None, watch: Sequence[str] | str | None = None

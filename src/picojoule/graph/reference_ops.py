@@ -7,7 +7,6 @@ time-major, whole numbers in float64 (or int64).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,53 +16,8 @@ from torch import Tensor
 
 from picojoule.core.errors import KindError, PackError, ShapeError
 from picojoule.graph import nodes as g
-
-LIMITS = {torch.float64: 2**53, torch.int64: 2**63 - 1}
-
-
-@dataclass
-class Run:
-    """One call: the graph, what holds its integers, steps of the chunk, absolute first step, states."""
-
-    graph: g.Graph
-    dtype: torch.dtype
-    T: int
-    step: int
-    state: dict[str, Any]
-    constant: Callable[[str], Tensor]
-
-    def steps(self, node: g.Node) -> int:
-        """Steps of this chunk on a node's edge: 0 for one row a sample."""
-        return self.T if node.edge.steps else 0
-
-    def check(self, node: g.Node, rows: Tensor) -> None:
-        """Every integer must lie in the range that the edge's kind declares."""
-        kind = node.edge.kind
-        if kind.name == "real":
-            raise PackError(f"{where(node)} has a real edge in a snapped graph")
-        if tuple(rows.shape[1:]) != node.edge.shape:
-            raise ShapeError(
-                f"node {node.name!r} gave rows {list(rows.shape[1:])}, declared {node.edge.shape}"
-            )
-        if rows.numel() and (int(rows.min()) < kind.low or int(rows.max()) > kind.high):
-            raise KindError(
-                f"node {node.name!r} holds {int(rows.min())}..{int(rows.max())}, outside its kind {kind}"
-            )
-
-    def bound(self, node: g.Node, largest: int | float) -> None:
-        """Refuse arithmetic whose largest intermediate number may be inexact."""
-        if largest >= LIMITS[self.dtype]:
-            raise PackError(
-                f"node {node.name!r} ({type(node).__name__}) may reach {float(largest):.3g}, beyond the "
-                "exact range of the interpreter; use fewer fraction bits"
-            )
-
-
-def where(node: g.Node) -> str:
-    """A node for error messages: type, name, module path and source line."""
-    place = f" of module {node.module!r}" if node.module else ""
-    line = f" ({node.source})" if node.source else ""
-    return f"{type(node).__name__} {node.name!r}{place}{line}"
+from picojoule.graph.reference_neuron import at_step, lut, neuron
+from picojoule.graph.reference_run import LIMITS, Run, along, magnitude, rows_per_step, rshift
 
 
 def execute(run: Run, inputs: dict[str, Tensor], watch: set[str]) -> dict[str, Tensor]:
@@ -84,34 +38,6 @@ def execute(run: Run, inputs: dict[str, Tensor], watch: set[str]) -> dict[str, T
             if last_use[name] == node.name:
                 values.pop(name, None)
     return result
-
-
-def magnitude(x: Tensor) -> int:
-    """Largest absolute integer of a tensor; 0 when it is empty."""
-    return max(abs(int(x.min())), abs(int(x.max()))) if x.numel() else 0
-
-
-def rshift(x: Tensor, k: int, rounding: str) -> Tensor:
-    """x / 2^k rounded: "floor", or "half_up" = floor((x + 2^(k-1)) / 2^k)."""
-    if k == 0:
-        return x
-    if rounding == "half_up":
-        x = x + 2 ** (k - 1)
-    return x >> k if x.dtype == torch.int64 else torch.floor(x * 2.0**-k)
-
-
-def along(vector: Tensor, axis: int, ndim: int) -> Tensor:
-    """A vector [C] or [1] shaped to broadcast over rows of `ndim` axes (without the leading one)."""
-    if vector.numel() == 1:
-        return vector.reshape(())
-    shape = [1] * ndim
-    shape[axis % ndim] = vector.numel()
-    return vector.reshape(shape)
-
-
-def rows_per_step(x: Tensor, T: int) -> Tensor:
-    """[T*B, ...] -> [T, B, ...]."""
-    return x.reshape(T, x.shape[0] // T, *x.shape[1:])
 
 
 # -- the border ----------------------------------------------------------------------------------------
@@ -236,87 +162,6 @@ def time_mix(run: Run, node: g.TimeMix, x: Tensor) -> Tensor:
 
 def _size(run: Run, name: str | None) -> int:
     return magnitude(run.constant(name)) if name is not None else 0
-
-
-# -- neurons -------------------------------------------------------------------------------------------
-
-
-def at_step(plane: Tensor, t: int, node: Any, ndim: int) -> Tensor:
-    """Row t of a constant [T|1, C|1], shaped to broadcast over one step."""
-    if plane.shape[0] != 1 and t >= plane.shape[0]:
-        raise ShapeError(
-            f"node {node.name!r} has constants for {plane.shape[0]} steps, step {t + 1} was asked"
-        )
-    return along(plane[t if plane.shape[0] > 1 else 0], node.axis, ndim)
-
-
-def neuron(run: Run, node: g.Neuron, x: Tensor) -> Tensor:
-    """Charge, fire, reset, table; see `nodes.Neuron` for the equation."""
-    timed = node.edge.steps > 0
-    steps = rows_per_step(x, run.T if timed else 1)
-    first = run.step if timed else 0
-    v = run.state.get(node.name) if timed else None
-    if v is None:
-        v = at_step(run.constant(_named(node, "v_init")), 0, node, x.dim() - 1).expand_as(steps[0])
-    out = []
-    for t in range(steps.shape[0]):
-        spikes, v = neuron_step(run, node, steps[t], v, first + t)
-        out.append(spikes)
-    if timed:
-        run.state[node.name] = v
-    return torch.cat(out)
-
-
-def neuron_step(run: Run, node: g.Neuron, x: Tensor, v: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    """One step: current x and membrane v [B, ...] -> (spike counts, membrane after reset)."""
-
-    def at(name: str) -> Tensor:
-        return at_step(run.constant(_named(node, name)), t, node, x.dim() - 1)
-
-    decay, gain, bias = at("decay"), at("gain"), at("bias")
-    run.bound(node, magnitude(decay) * magnitude(v) + 2**node.decay_shift)
-    run.bound(node, magnitude(decay) * magnitude(v) + magnitude(gain) * magnitude(x) + magnitude(bias))
-    h = rshift(decay * v, node.decay_shift, node.rounding) + gain * x + bias
-    _check_membrane(node, h)
-    n = torch.zeros_like(h)
-    for level in run.constant(_named(node, "thresholds")):
-        n = n + (h >= at_step(level, t, node, x.dim() - 1))
-    if node.neg_threshold is not None:
-        n = n - (h <= at("neg_threshold")).to(n.dtype)
-    if node.reset == "hard":
-        v = torch.where(n != 0, at("reset_value"), h)
-    elif node.reset == "soft":
-        v = h - n * at("reset_value")
-    else:
-        v = h
-    if node.breaks is not None:
-        v = staircase(v, run.constant(node.breaks), run.constant(_named(node, "values")))
-    _check_membrane(node, v)
-    return n, v
-
-
-def _named(node: g.Neuron, name: str) -> str:
-    found = getattr(node, name)
-    if found is None:
-        raise PackError(f"neuron {node.name!r} of a snapped graph lacks {name!r}")
-    return found
-
-
-def _check_membrane(node: g.Neuron, v: Tensor) -> None:
-    if node.v_bits and magnitude(v) >= 1 << (node.v_bits - 1):
-        raise KindError(
-            f"neuron {node.name!r} reached {magnitude(v)}, beyond its {node.v_bits} membrane bits"
-        )
-
-
-def staircase(x: Tensor, breaks: Tensor, values: Tensor) -> Tensor:
-    """values[#{j : x >= breaks[j]}]."""
-    return values[torch.searchsorted(breaks, x.contiguous(), right=True)]
-
-
-def lut(run: Run, node: g.Lut, x: Tensor) -> Tensor:
-    """A staircase of the input."""
-    return staircase(x, run.constant(node.breaks), run.constant(node.values))
 
 
 # -- elementwise ---------------------------------------------------------------------------------------
