@@ -276,3 +276,19 @@ def test_packed_file_on_a_data_set(model, data, tmp_path, capsys):
     assert found.node_times
     assert main(["measure", str(tmp_path / "n.pj"), "--data", "digits", "-n", "5"]) == 0
     assert "leaves out" in capsys.readouterr().out
+
+
+def test_membranes_above_the_threshold_are_the_firing_ones(model, data):
+    from picojoule.measure.counts import Counter
+    from picojoule.measure.membranes import SAMPLES
+
+    x = data[0][:SAMPLES]
+    captured = graph.capture(model, x[:2])
+    for net, tolerance in ((captured, 1e-6), (graph.snap(captured, graph.Grid()).graph(), 0)):
+        counter = Counter(net)
+        counter.feed(x, torch.float64)
+        found = counter.result().neurons
+        assert len(counter.book.membranes) == len(found) == 2
+        for m, row in zip(counter.book.membranes, found):
+            assert m["above"] == pytest.approx(row["rate"], abs=tolerance)
+            assert sum(m["counts"]) == SAMPLES * row["neurons"] * row["steps"]

@@ -24,6 +24,7 @@ from picojoule.core.errors import ConfigError, DataError, KindError
 from picojoule.graph import nodes as g
 from picojoule.graph.nodes import Graph, Node
 from picojoule.measure import fans
+from picojoule.measure.membranes import LAYERS, membrane_histogram
 from picojoule.measure.observe import observe
 from picojoule.measure.places import Synaptic, all_nodes, not_counted, repeats_of, spike_units, weights_of
 from picojoule.measure.side import side_counts
@@ -174,6 +175,7 @@ class Counter:
         self.tallies: dict[str, Tally] = {}
         self.fan: dict[str, tuple[Tensor, Tensor | None]] = {}
         self.book = SpikeBook()
+        self.seen: set[str] = set()
         self.events: dict[str, Events] = {}
         self.looks_binary: dict[str, bool] = {}
         self.n = 0
@@ -216,6 +218,8 @@ class Counter:
             self._product(path, node, x)
         elif isinstance(node, g.Neuron) or (path in self.scales and isinstance(node, g.Scan | g.Opaque)):
             self._fire(path, node, out)
+            if isinstance(node, g.Neuron) and path not in self.seen and len(self.seen) < LAYERS:
+                self._membranes(path, node, x[0])
         graph, _ = self.places[path]
         extra = side_counts(graph, node, x, self._rates(path, node, x), self.B, out, self._once(path))
         if extra:
@@ -260,6 +264,13 @@ class Counter:
         if node.edge.kind.is_spikes:
             found = self._events(path, out)
             self.book.add(path, node, out, found, self._steps(path), self.scales.get(path, 1.0))
+
+    def _membranes(self, path: str, node: g.Neuron, x: Tensor) -> None:
+        """Look at the membranes of the first samples, once a layer."""
+        self.seen.add(path)
+        found = membrane_histogram(self.places[path][0], node, path, x, max(node.edge.steps, 1))
+        if found is not None and "/" not in path:
+            self.book.membranes.append(found)
 
     def _rates(self, path: str, node: Node, x: list[Tensor]) -> list[Events | None]:
         """Events of the inputs of a node where they are spikes; only for nodes with side counts."""

@@ -279,9 +279,9 @@ def _plots(r: Report) -> list[str]:
         note = "neurons by the share of steps in which they fire, 0 left to 1 right; heights are square roots"
         found.append(_card("How often neurons fire", svg.histogram(strips, "histogram"), note))
     if r.membranes:
-        strips = [(m["layer"], m["counts"], f"{m['low']:.3g}..{m['high']:.3g}") for m in r.membranes]
+        strips = [(m["layer"], m["counts"], f"{100 * m['above']:.0f} % fire") for m in r.membranes]
         note = (
-            "membranes before firing in thresholds of their channel; the last column text is the range shown"
+            "membranes before firing, from -1 left to 2 right in thresholds of their channel; one sample"
         )
         found.append(_card("Membranes before the threshold", svg.histogram(strips, "membranes"), note))
     if r.node_times:
