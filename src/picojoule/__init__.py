@@ -42,6 +42,7 @@ _SHORTCUTS = {
     "set_steps": ("timeline", "set_steps"),
     "compress_": ("compress", "compress_"),
     "measure_model": ("measure", "measure_model"),
+    "tune": ("core.tune", "tune"),
 }
 
 __all__ = ["__version__", *_SHORTCUTS, *_SUBMODULES]

@@ -62,14 +62,12 @@ def run_demo(data: str, out: Path, threads: int = 0, quiet: bool = False) -> dic
         ConfigError: no plan for this data set.
         DataError: the data set is not on this machine; the message says how to get it.
     """
-    import torch
-
     from picojoule.core.errors import ConfigError, suggest
+    from picojoule.core.tune import tune
 
     if data not in PLANS:
         raise ConfigError(f"the demo knows no data set {data!r}; {suggest(data, PLANS)}")
-    if threads:
-        torch.set_num_threads(threads)
+    tune(threads or None)
     started = time.monotonic()
     say = _Say(quiet)
     rows, reports = [], []

@@ -79,8 +79,10 @@ def compressed_recipe(run: Path, plan: str, settings: list[str]) -> Any:
 
 
 def _run(recipe: Any, out: Path | None, resume: bool, quiet: bool, as_json: bool) -> None:
+    from picojoule.core.tune import tune
     from picojoule.learn import Trainer
 
+    tune()  # freed tensors stay in the process
     folder = out or Path("runs") / recipe.name
     trainer = Trainer(recipe, folder, resume=resume, quiet=quiet)
     try:
