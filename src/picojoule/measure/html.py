@@ -280,9 +280,7 @@ def _plots(r: Report) -> list[str]:
         found.append(_card("How often neurons fire", svg.histogram(strips, "histogram"), note))
     if r.membranes:
         strips = [(m["layer"], m["counts"], f"{100 * m['above']:.0f} % fire") for m in r.membranes]
-        note = (
-            "membranes before firing, from -1 left to 2 right in thresholds of their channel; one sample"
-        )
+        note = "membranes before firing, from -1 left to 2 right in thresholds of their channel; one sample"
         found.append(_card("Membranes before the threshold", svg.histogram(strips, "membranes"), note))
     if r.node_times:
         found.append(_per_layer(r.node_times))

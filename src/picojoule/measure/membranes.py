@@ -28,7 +28,7 @@ def membrane_histogram(graph: Graph, node: g.Neuron, path: str, x: Tensor, T: in
     if not node.lowered or node.breaks is not None or node.thresholds is None:
         return None
     steps = x.reshape(T, -1, *x.shape[1:])[:, :SAMPLES].double()
-    fields = {k: torch.as_tensor(graph.tensor(v)).double() for k, v in g.tensor_fields(node).items()}
+    fields = {k: torch.tensor(graph.tensor(v), dtype=torch.float64) for k, v in g.tensor_fields(node).items()}
     ndim = steps.dim() - 2
     axis = node.axis % ndim if ndim else 0
 
