@@ -1,11 +1,11 @@
 """Kinds of values that travel on an edge of a spiking network.
 
-    binary        s in {0, 1}
-    ternary       s in {-1, 0, 1}
-    integer(D)    s in {0..D}: a spike count, D virtual binary steps
-    time(T)       at most one spike per neuron, carrying its step in {0..T}; T = silent
-    fixed(b, f)   value = i * 2^-f with a signed b-bit integer i
-    real          floating point: measured as multiply-accumulate, cannot be packed
+binary        s in {0, 1}
+ternary       s in {-1, 0, 1}
+integer(D)    s in {0..D}: a spike count, D virtual binary steps
+time(T)       at most one spike per neuron, carrying its step in {0..T}; T = silent
+fixed(b, f)   value = i * 2^-f with a signed b-bit integer i
+real          floating point: measured as multiply-accumulate, cannot be packed
 """
 
 from __future__ import annotations
