@@ -39,7 +39,7 @@ ROADS: dict[str, list[dict[str, Any]]] = {
         {"recipe": "fashion_vgg", "plans": ["w1", "w4"], "tune": 8, "lr": 0.0015, "set": [], "tag": ""}
     ],
     "cifar10": [
-        {"recipe": "cifar10_vgg", "plans": ["w4", "w1"], "tune": 15, "lr": 0.0015, "set": [], "tag": ""}
+        {"recipe": "cifar10_vgg", "plans": ["w4", "w1"], "tune": 6, "lr": 0.0015, "set": [], "tag": ""}
     ],
     "nmnist": [{"recipe": "nmnist_vgg", "plans": ["w1"], "tune": 15, "lr": 0.0015, "set": [], "tag": ""}],
 }
