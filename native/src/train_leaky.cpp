@@ -27,6 +27,11 @@ int useful_workers(int64_t steps, int64_t width, int workers) {
 
 constexpr int64_t kPieces = 8;  // pieces that a worker takes at once
 
+// Results beyond this size leave the caches before anyone reads them.
+constexpr int64_t kFarBytes = 32 << 20;
+
+bool is_far(int64_t steps, int64_t width) { return steps * width * static_cast<int64_t>(sizeof(float)) >= kFarBytes; }
+
 template <class Body>
 void in_pieces(int64_t steps, int64_t width, int workers, const Body& body) {
   const int64_t piece = piece_of(steps);
@@ -45,7 +50,8 @@ void leaky_forward(const Leaky& rule, const Forward& call, int64_t steps, int64_
   if (!call.x && width) throw std::invalid_argument("the input is missing");
   if (call.form == Saved::recompute && call.saved) throw std::invalid_argument("form recompute saves nothing");
   in_pieces(steps, width, workers, [&](int64_t begin, int64_t end, int64_t piece) {
-    for (; begin < end; begin += piece) table().forward(rule, call, steps, width, begin, std::min(piece, end - begin));
+    for (; begin < end; begin += piece)
+      table().forward(rule, call, steps, width, begin, std::min(piece, end - begin), is_far(steps, width));
   });
 }
 
@@ -65,7 +71,8 @@ void leaky_backward(const Leaky& rule, const Backward& call, int64_t steps, int6
   in_pieces(steps, width, workers, [&](int64_t begin, int64_t end, int64_t piece) {
     std::vector<float> scratch(call.form == Saved::recompute ? scratch_floats(steps, piece) : 0);
     for (; begin < end; begin += piece)
-      table().backward(rule, call, steps, width, begin, std::min(piece, end - begin), scratch.data());
+      table().backward(rule, call, steps, width, begin, std::min(piece, end - begin), is_far(steps, width),
+                       scratch.data());
   });
 }
 

@@ -12,9 +12,10 @@ inline constexpr int64_t kPiece = 1024;
 inline int64_t scratch_floats(int64_t steps, int64_t piece) { return 2 * steps * piece; }
 
 struct LeakyTable {
-  // Neurons [begin, begin + n), n <= kPiece. `scratch` holds scratch_floats(steps, n).
-  void (*forward)(const Leaky&, const Forward&, int64_t steps, int64_t width, int64_t begin, int64_t n);
-  void (*backward)(const Leaky&, const Backward&, int64_t steps, int64_t width, int64_t begin, int64_t n,
+  // Neurons [begin, begin + n), n <= kPiece. `far`: results are too large for the caches and pass them by.
+  // `scratch` holds scratch_floats(steps, n).
+  void (*forward)(const Leaky&, const Forward&, int64_t steps, int64_t width, int64_t begin, int64_t n, bool far);
+  void (*backward)(const Leaky&, const Backward&, int64_t steps, int64_t width, int64_t begin, int64_t n, bool far,
                    float* scratch);
 };
 

@@ -3,6 +3,10 @@
 
 #include "train_leaky.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "train_slope.inl"
 
 namespace picojoule::train {
@@ -93,48 +97,80 @@ inline float fire(const Leaky& p, float h) {
   }
 }
 
-// Spike numbers n of membranes h, and the membranes v after the reset.
-template <Fires fires, Reset reset, bool strict>
-void fire_and_reset(const Leaky& p, const float* __restrict h, float* __restrict n, float* __restrict v, int64_t count) {
+// One step of n neurons: spikes (times out_scale) and the membrane `after` the reset, which may be `v` itself.
+// Constants that are numbers charge here, x and v to h; otherwise (`charged`) h holds the charged membrane.
+template <Fires fires, Reset reset, bool strict, bool charged>
+void step(const Leaky& p, const Constants& c, const float* __restrict x, const float* v, float* __restrict h,
+          float* __restrict spikes, float* after, int64_t n) {
   const Leaky rule = p;
-  for (int64_t i = 0; i < count; ++i) {
-    const float m = h[i], s = fire<fires, strict>(rule, m);
-    n[i] = s;
+  const float decay = c.decay.value, gain = c.gain.value, bias = c.bias.value;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    float m;
+    if constexpr (charged) {
+      m = h[i];
+    } else {
+      m = v[i] * decay + (x[i] * gain + bias);
+      h[i] = m;
+    }
+    const float s = fire<fires, strict>(rule, m);
+    spikes[i] = s * rule.out_scale;
     if constexpr (reset == Reset::soft) {
-      v[i] = m - s * rule.reset_value;
+      after[i] = m - s * rule.reset_value;
     } else if constexpr (reset == Reset::hard) {
       const float f = s != 0.0f ? 1.0f : 0.0f;
-      v[i] = (1.0f - f) * m + f * rule.reset_value;
+      after[i] = (1.0f - f) * m + f * rule.reset_value;
     } else {
-      v[i] = m;
+      after[i] = m;
     }
   }
 }
 
-using FireRow = void (*)(const Leaky&, const float*, float*, float*, int64_t);
+using Step = void (*)(const Leaky&, const Constants&, const float*, const float*, float*, float*, float*, int64_t);
 
-template <Fires fires, bool strict>
-FireRow by_reset(Reset reset) {
+template <Fires fires, bool strict, bool charged>
+Step by_reset(Reset reset) {
   switch (reset) {
-    case Reset::hard: return fire_and_reset<fires, Reset::hard, strict>;
-    case Reset::soft: return fire_and_reset<fires, Reset::soft, strict>;
-    default: return fire_and_reset<fires, Reset::none, strict>;
+    case Reset::hard: return step<fires, Reset::hard, strict, charged>;
+    case Reset::soft: return step<fires, Reset::soft, strict, charged>;
+    default: return step<fires, Reset::none, strict, charged>;
   }
 }
 
-FireRow fire_row(const Leaky& p) {
+template <bool charged>
+Step by_rule(const Leaky& p) {
+  const bool strict = p.fires == Fires::integer ? p.half_up : p.strict;
   switch (p.fires) {
-    case Fires::binary: return p.strict ? by_reset<Fires::binary, true>(p.reset) : by_reset<Fires::binary, false>(p.reset);
-    case Fires::ternary: return p.strict ? by_reset<Fires::ternary, true>(p.reset) : by_reset<Fires::ternary, false>(p.reset);
-    default: return p.half_up ? by_reset<Fires::integer, true>(p.reset) : by_reset<Fires::integer, false>(p.reset);
+    case Fires::binary:
+      return strict ? by_reset<Fires::binary, true, charged>(p.reset) : by_reset<Fires::binary, false, charged>(p.reset);
+    case Fires::ternary:
+      return strict ? by_reset<Fires::ternary, true, charged>(p.reset) : by_reset<Fires::ternary, false, charged>(p.reset);
+    default:
+      return strict ? by_reset<Fires::integer, true, charged>(p.reset) : by_reset<Fires::integer, false, charged>(p.reset);
   }
 }
+
+// The step of a rule, however its constants are given.
+struct Stepper {
+  bool at_once;
+  Step run;
+
+  Stepper(const Leaky& p, const Constants& c)
+      : at_once(!c.rows && p.memory), run(at_once ? by_rule<false>(p) : by_rule<true>(p)) {}
+
+  void operator()(const Leaky& p, const Constants& c, const float* x, const float* v, float* h, float* spikes, float* after,
+                  int64_t n) const {
+    if (!at_once) charge(p, c, x, v, h, n);
+    run(p, c, x, v, h, spikes, after, n);
+  }
+};
 
 // -- slopes and saved forms --------------------------------------------------------------------------------
 
-// What the backward pass knows about a row: g = dn/dh, f = [n != 0], turn = d[n != 0]/dh, h.
+// What the backward pass knows about a row: g = dn/dh, f = [n != 0], turn = d[n != 0]/dh (ternary; binary: g), h.
 struct Known {
-  Row g, f, turn, h, z;
+  Row g, f, below, kept;
+  const float *h = nullptr, *turn = nullptr;
 };
 
 void window_row(const Leaky& p, const float* __restrict h, float* __restrict g, int64_t n) {
@@ -151,27 +187,27 @@ void copy_row(const float* __restrict from, float* __restrict to, int64_t n) {
 }
 
 // g and turn from h; `up` and `down` are rows of given slopes.
-void slopes(const Leaky& p, const float* h, const float* up, const float* down, Known& k, int64_t n) {
-  if (p.fires == Fires::integer) return window_row(p, h, k.g, n);
-  const float th = p.v_th, offset = p.offset;
+void slopes(const Leaky& p, const float* up, const float* down, Known& k, int64_t n) {
+  k.turn = k.g;
+  if (p.fires == Fires::integer) return window_row(p, k.h, k.g, n);
   if (up) {
     copy_row(up, k.g, n);
   } else {
-    for (int64_t i = 0; i < n; ++i) k.z[i] = (h[i] - th) + offset;
-    slope_row(p, k.z, k.g, n);
+    slope_row(p, k.h, 1.0f, k.g, n);
   }
-  if (p.fires == Fires::binary) return copy_row(k.g, k.turn, n);
+  if (p.fires == Fires::binary) return;
   if (down) {
-    copy_row(down, k.turn, n);
+    copy_row(down, k.below, n);
   } else {
-    for (int64_t i = 0; i < n; ++i) k.z[i] = (-h[i] - th) + offset;
-    slope_row(p, k.z, k.turn, n);
+    slope_row(p, k.h, -1.0f, k.below, n);
   }
+  float *__restrict g = k.g.at, *__restrict turn = k.below.at;
   for (int64_t i = 0; i < n; ++i) {
-    const float above = k.g[i], below = k.turn[i];
-    k.g[i] = above + below;
-    k.turn[i] = above - below;
+    const float above = g[i], below = turn[i];
+    g[i] = above + below;
+    turn[i] = above - below;
   }
+  k.turn = k.below;
 }
 
 // fp16 by its bits, half to even; magnitudes beyond 65504 become 65504.
@@ -198,7 +234,8 @@ void save_half(const Leaky& p, const float* __restrict h, const float* __restric
 }
 
 void load_half(const Leaky& p, const uint16_t* __restrict in, Known& k, int64_t n) {
-  float *__restrict h = k.h.at, *__restrict f = k.f.at;
+  float *__restrict h = k.kept.at, *__restrict f = k.f.at;
+  k.h = k.kept;
   if (p.fires == Fires::binary) {
     const float th = p.v_th;
     for (int64_t i = 0; i < n; ++i) {
@@ -244,94 +281,110 @@ Saved kept_form(const Leaky& p, Saved form) {
   return form == Saved::half && p.fires == Fires::integer ? Saved::byte : form;
 }
 
-void forward(const Leaky& p, const Forward& call, int64_t T, int64_t N, int64_t begin, int64_t n) {
+// Rows of the next step or piece on their way to the first cache level: a piece is a page or two, where the
+// processor's own prefetching stops.
+void fetch(const float* row, int64_t n) {
+  if (!row) return;
+  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(row + i);
+}
+
+// A row to memory that will not be read soon: past the caches where the instruction set can.
+void put(const float* __restrict from, float* __restrict to, int64_t n, bool far) {
+  int64_t i = 0;
+#if defined(__AVX2__)
+  if (far) {
+    for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 32; ++i) to[i] = from[i];
+    for (; i + 8 <= n; i += 8) _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+  }
+#else
+  (void)far;
+#endif
+  for (; i < n; ++i) to[i] = from[i];
+}
+
+// Orders stores that passed the caches before whatever tells another thread that they are done.
+void settle(bool far) {
+#if defined(__AVX2__)
+  if (far) _mm_sfence();
+#else
+  (void)far;
+#endif
+}
+
+void first_membrane(const Leaky& p, const float* v0, int64_t begin, float* v, int64_t n) {
+  if (v0) return copy_row(v0 + begin, v, n);
+  for (int64_t i = 0; i < n; ++i) v[i] = p.v_init;
+}
+
+void forward(const Leaky& p, const Forward& call, int64_t T, int64_t N, int64_t begin, int64_t n, bool far) {
   const Constants constants(p, begin, n);
-  const FireRow fire_step = fire_row(p);
+  const Stepper stepper(p, constants);
   const Saved form = kept_form(p, call.form);
   Row v, h, s;
   Known known;
-  if (call.v0) {
-    copy_row(call.v0 + begin, v, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) v[i] = p.v_init;
-  }
+  first_membrane(p, call.v0, begin, v, n);
   for (int64_t t = 0; t < T; ++t) {
     const int64_t at = t * N + begin;
-    charge(p, constants, call.x + at, v, h, n);
-    fire_step(p, h, s, v, n);
-    if (call.spikes) {
-      float* __restrict out = call.spikes + at;
-      const float* __restrict in = s;
-      const float scale = p.out_scale;
-      for (int64_t i = 0; i < n; ++i) out[i] = in[i] * scale;
-    }
+    fetch(t + 1 < T ? call.x + at + N : nullptr, n);
+    const bool direct = call.spikes && !far;
+    float* spikes = direct ? call.spikes + at : s.at;
+    stepper(p, constants, call.x + at, v, h, spikes, v, n);
+    if (call.spikes && far) put(s, call.spikes + at, n, true);
     if (!call.saved) continue;
     if (form == Saved::membrane) {
-      copy_row(h, static_cast<float*>(call.saved) + at, n);
+      put(h, static_cast<float*>(call.saved) + at, n, far);
     } else if (form == Saved::half) {
-      save_half(p, h, s, static_cast<uint16_t*>(call.saved) + at, n);
+      save_half(p, h, spikes, static_cast<uint16_t*>(call.saved) + at, n);
     } else {
-      slopes(p, h, nullptr, nullptr, known, n);
-      save_byte(p, s, known.g, static_cast<uint8_t*>(call.saved) + at, n);
+      known.h = h;
+      slopes(p, nullptr, nullptr, known, n);
+      save_byte(p, spikes, known.g, static_cast<uint8_t*>(call.saved) + at, n);
     }
   }
   if (call.v) copy_row(v, call.v + begin, n);
+  settle(far);
 }
 
 // -- backward --------------------------------------------------------------------------------------------
 
-// dv/dh of the reset, written over `turn`.
-void keep_row(const Leaky& p, Known& k, int64_t n) {
-  float* __restrict keep = k.turn.at;
-  const float *__restrict g = k.g.at, *__restrict f = k.f.at, *__restrict h = k.h.at;
-  const float value = p.reset_value;
-  if (p.reset == Reset::none || (p.reset == Reset::soft && p.detach)) {
-    for (int64_t i = 0; i < n; ++i) keep[i] = 1.0f;
-  } else if (p.reset == Reset::soft) {
-    for (int64_t i = 0; i < n; ++i) keep[i] = 1.0f - value * g[i];
-  } else if (p.detach || p.fires == Fires::integer) {
-    for (int64_t i = 0; i < n; ++i) keep[i] = 1.0f - f[i];
-  } else {
-    for (int64_t i = 0; i < n; ++i) keep[i] = (1.0f - f[i]) + (value - h[i]) * keep[i];
-  }
+// dv/dh of the reset: 1, 1 - value g, 1 - f, or 1 - f + (value - h) turn.
+enum class Keep { one, soft, hard, turning };
+
+Keep keep_of(const Leaky& p) {
+  if (p.reset == Reset::none || (p.reset == Reset::soft && p.detach)) return Keep::one;
+  if (p.reset == Reset::soft) return Keep::soft;
+  return p.detach || p.fires == Fires::integer ? Keep::hard : Keep::turning;
 }
 
 struct Gradients {
-  Row dv, decay, gain, bias;
+  Row dv, decay, gain, bias, zero, dx;
 };
 
-// One step back: dh = gs * g * scale + gh + dv * keep, written over `g`; then dv = dh * decay, dx = dh * gain.
-void step_back(const Leaky& p, const Constants& c, const Backward& call, int64_t at, Known& k, Gradients& d, int64_t n) {
-  float *__restrict dh = k.g.at, *__restrict dv = d.dv.at;
-  const float* __restrict keep = k.turn.at;
-  const float scale = p.out_scale;
-  if (call.spikes) {
-    const float* __restrict gs = call.spikes + at;
-    for (int64_t i = 0; i < n; ++i) dh[i] = gs[i] * dh[i] * scale + dv[i] * keep[i];
-  } else {
-    for (int64_t i = 0; i < n; ++i) dh[i] = dv[i] * keep[i];
+// One step back, gs the gradient of the spikes: dh = gs * g * scale + gh + dv * keep, written over g; dv = dh * decay.
+template <Keep keep>
+void step_back(const Leaky& p, const float* __restrict gs, const float* __restrict gh, Known& k, float* __restrict dv,
+               int64_t n) {
+  float* __restrict g = k.g.at;
+  const float *__restrict f = k.f.at, *__restrict h = k.h, *turn = k.turn;  // turn may be g
+  const float scale = p.out_scale, value = p.reset_value;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    float kept = 1.0f;
+    if constexpr (keep == Keep::soft) kept = 1.0f - value * g[i];
+    if constexpr (keep == Keep::hard) kept = 1.0f - f[i];
+    if constexpr (keep == Keep::turning) kept = (1.0f - f[i]) + (value - h[i]) * turn[i];
+    const float dh = gs[i] * g[i] * scale + gh[i] + dv[i] * kept;
+    g[i] = dh;
   }
-  if (call.h) {
-    const float* __restrict gh = call.h + at;
-    for (int64_t i = 0; i < n; ++i) dh[i] += gh[i];
-  }
-  if (!p.memory) {
-    for (int64_t i = 0; i < n; ++i) dv[i] = 0.0f;
-  } else if (c.rows) {
-    const float* __restrict decay = c.decay.each;
-    for (int64_t i = 0; i < n; ++i) dv[i] = dh[i] * decay[i];
+}
+
+void times(const float* __restrict a, const Spread& c, bool rows, float* __restrict out, int64_t n) {
+  if (rows) {
+    const float* __restrict each = c.each;
+    for (int64_t i = 0; i < n; ++i) out[i] = a[i] * each[i];
   } else {
-    const float decay = c.decay.value;
-    for (int64_t i = 0; i < n; ++i) dv[i] = dh[i] * decay;
-  }
-  if (!call.dx) return;
-  float* __restrict dx = call.dx + at;
-  if (c.rows) {
-    const float* __restrict gain = c.gain.each;
-    for (int64_t i = 0; i < n; ++i) dx[i] = dh[i] * gain[i];
-  } else {
-    const float gain = c.gain.value;
-    for (int64_t i = 0; i < n; ++i) dx[i] = dh[i] * gain;
+    const float value = c.value;
+    for (int64_t i = 0; i < n; ++i) out[i] = a[i] * value;
   }
 }
 
@@ -339,56 +392,91 @@ void add_products(const float* __restrict a, const float* __restrict b, float* _
   for (int64_t i = 0; i < n; ++i) sum[i] += a[i] * b[i];
 }
 
-// Membranes h and v[t-1] of all steps again, [T][n] each.
+// Membranes h of all steps again and, where `before` is given, v[t-1]: [T][n] each.
 void recompute(const Leaky& p, const Constants& c, const Backward& call, int64_t T, int64_t N, int64_t begin, int64_t n,
                float* hs, float* before) {
-  const FireRow fire_step = fire_row(p);
-  Row s, last;
-  if (call.v0) {
-    copy_row(call.v0 + begin, before, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) before[i] = p.v_init;
-  }
+  const Stepper stepper(p, c);
+  Row s, v;
+  first_membrane(p, call.v0, begin, v, n);
   for (int64_t t = 0; t < T; ++t) {
-    charge(p, c, call.x + t * N + begin, before + t * n, hs + t * n, n);
-    fire_step(p, hs + t * n, s, t + 1 < T ? before + (t + 1) * n : last.at, n);
+    const int64_t at = t * N + begin;
+    fetch(t + 1 < T ? call.x + at + N : (call.spikes ? call.spikes + at : nullptr), n);
+    if (before) copy_row(v, before + t * n, n);
+    stepper(p, c, call.x + at, v, hs + t * n, s, v, n);
   }
 }
 
-void fired_row(const Leaky& p, FireRow fire_step, const float* h, Known& k, int64_t n) {
-  fire_step(p, h, k.f, k.z, n);
+// f = [n != 0] from h.
+void fired_row(const Leaky& p, const Constants& c, Step again, Known& k, int64_t n) {
+  Row unused;
+  again(p, c, nullptr, nullptr, const_cast<float*>(k.h), k.f, unused, n);  // `charged`: h is only read
   float* __restrict f = k.f.at;
   for (int64_t i = 0; i < n; ++i) f[i] = f[i] != 0.0f ? 1.0f : 0.0f;
 }
 
-void backward(const Leaky& p, const Backward& call, int64_t T, int64_t N, int64_t begin, int64_t n, float* scratch) {
+void fired_binary(const Leaky& p, const float* __restrict h, float* __restrict f, int64_t n) {
+  const float th = p.v_th;
+  if (p.strict) {
+    for (int64_t i = 0; i < n; ++i) f[i] = h[i] > th ? 1.0f : 0.0f;
+  } else {
+    for (int64_t i = 0; i < n; ++i) f[i] = h[i] >= th ? 1.0f : 0.0f;
+  }
+}
+
+using StepBack = void (*)(const Leaky&, const float*, const float*, Known&, float*, int64_t);
+
+StepBack step_back_of(Keep keep) {
+  switch (keep) {
+    case Keep::one: return step_back<Keep::one>;
+    case Keep::soft: return step_back<Keep::soft>;
+    case Keep::hard: return step_back<Keep::hard>;
+    default: return step_back<Keep::turning>;
+  }
+}
+
+void backward(const Leaky& p, const Backward& call, int64_t T, int64_t N, int64_t begin, int64_t n, bool far,
+              float* scratch) {
   const Constants constants(p, begin, n);
-  const FireRow fire_step = fire_row(p);
+  const Keep keep = keep_of(p);
+  const StepBack back = step_back_of(keep);
+  const Step again = by_rule<true>(p);
   const Saved form = kept_form(p, call.form);
-  float *hs = scratch, *before = scratch + T * n;
+  float *hs = scratch, *before = call.decay ? scratch + T * n : nullptr;
   Known k;
   Gradients d;
   if (form == Saved::recompute) recompute(p, constants, call, T, N, begin, n, hs, before);
   for (int64_t i = 0; i < n; ++i) {
     d.dv[i] = call.v ? call.v[begin + i] : 0.0f;
-    d.decay[i] = d.gain[i] = d.bias[i] = 0.0f;
+    d.decay[i] = d.gain[i] = d.bias[i] = d.zero[i] = 0.0f;
   }
-  const bool turns = p.reset == Reset::hard;
   for (int64_t t = T - 1; t >= 0; --t) {
     const int64_t at = t * N + begin;
+    fetch(t && call.spikes ? call.spikes + at - N : nullptr, n);
     if (form == Saved::byte) {
       load_byte(p, static_cast<const uint8_t*>(call.saved) + at, k, n);
     } else {
       if (form == Saved::half) {
         load_half(p, static_cast<const uint16_t*>(call.saved) + at, k, n);
       } else {
-        copy_row(form == Saved::membrane ? static_cast<const float*>(call.saved) + at : hs + t * n, k.h, n);
-        if (turns) fired_row(p, fire_step, k.h, k, n);
+        k.h = form == Saved::membrane ? static_cast<const float*>(call.saved) + at : hs + t * n;
+        if (p.reset == Reset::hard && p.fires == Fires::binary) {
+          fired_binary(p, k.h, k.f, n);
+        } else if (p.reset == Reset::hard) {
+          fired_row(p, constants, again, k, n);
+        }
       }
-      slopes(p, k.h, call.up ? call.up + at : nullptr, call.down ? call.down + at : nullptr, k, n);
+      slopes(p, call.up ? call.up + at : nullptr, call.down ? call.down + at : nullptr, k, n);
     }
-    keep_row(p, k, n);
-    step_back(p, constants, call, at, k, d, n);
+    back(p, call.spikes ? call.spikes + at : d.zero.at, call.h ? call.h + at : d.zero.at, k, d.dv, n);
+    if (p.memory) {
+      times(k.g, constants.decay, constants.rows, d.dv, n);
+    } else {
+      for (int64_t i = 0; i < n; ++i) d.dv[i] = 0.0f;
+    }
+    if (call.dx) {
+      times(k.g, constants.gain, constants.rows, far ? d.dx.at : call.dx + at, n);
+      if (far) put(d.dx, call.dx + at, n, true);
+    }
     if (call.decay) add_products(k.g, before + t * n, d.decay, n);
     if (call.gain) add_products(k.g, call.x + at, d.gain, n);
     if (call.bias)
@@ -398,6 +486,7 @@ void backward(const Leaky& p, const Backward& call, int64_t T, int64_t N, int64_
   if (call.decay) copy_row(d.decay, call.decay + begin, n);
   if (call.gain) copy_row(d.gain, call.gain + begin, n);
   if (call.bias) copy_row(d.bias, call.bias + begin, n);
+  settle(far);
 }
 
 }  // namespace

@@ -51,69 +51,69 @@ inline float logistic_slope(float z) {
   return e / ((1.0f + e) * (1.0f + e));
 }
 
-template <class Formula>
-inline void each(const float* __restrict z, float* __restrict g, int64_t n, Formula formula) {
-  for (int64_t i = 0; i < n; ++i) g[i] = formula(z[i]);
-}
-
-// g = slope at z; z carries the offset already.
-void slope_row(const Leaky& p, const float* z, float* g, int64_t n) {
-  const float a = p.a, b = p.b;
+// g = slope at (sign h - v_th) + offset, sign +1 or -1.
+void slope_row(const Leaky& p, const float* h, float sign, float* g, int64_t n) {
+  const float a = p.a, b = p.b, th = p.v_th, offset = p.offset;
+  const auto each = [=](auto formula) {
+    const float* __restrict in = h;
+    float* __restrict out = g;
+    for (int64_t i = 0; i < n; ++i) out[i] = formula((sign * in[i] - th) + offset);
+  };
   switch (p.slope) {
     case Slope::given:
       return;
     case Slope::sigmoid:
-      return each(z, g, n, [=](float z) { return a * logistic_slope(a * z); });
+      return each([=](float z) { return a * logistic_slope(a * z); });
     case Slope::atan: {
       const float half = a / 2, k = static_cast<float>(1.5707963267948966) * a;
-      return each(z, g, n, [=](float z) { return half / (1.0f + (k * z) * (k * z)); });
+      return each([=](float z) { return half / (1.0f + (k * z) * (k * z)); });
     }
     case Slope::triangle:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float y = a - a * a * magnitude(z);
         return y < 0.0f ? 0.0f : y;
       });
     case Slope::rect: {
       const float window = b;
-      return each(z, g, n, [=](float z) { return magnitude(z) < window ? a : 0.0f; });
+      return each([=](float z) { return magnitude(z) < window ? a : 0.0f; });
     }
     case Slope::exponential:
-      return each(z, g, n, [=](float z) { return a / 2 * exp_negative(-a * magnitude(z)); });
+      return each([=](float z) { return a / 2 * exp_negative(-a * magnitude(z)); });
     case Slope::softsign:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float y = 1.0f + a * magnitude(z);
         return a / (2.0f * (y * y));
       });
     case Slope::superspike:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float y = 1.0f + magnitude(z);
         return a / (y * y);
       });
     case Slope::gauss: {
       const float k = a / static_cast<float>(1.7724538509055159);
-      return each(z, g, n, [=](float z) { return k * exp_negative(-((a * z) * (a * z))); });
+      return each([=](float z) { return k * exp_negative(-((a * z) * (a * z))); });
     }
     case Slope::logabs:
-      return each(z, g, n, [=](float z) { return a / (1.0f + a * magnitude(z)); });
+      return each([=](float z) { return a / (1.0f + a * magnitude(z)); });
     case Slope::leaky_rect: {
       const float inside = 0.5f / a;
-      return each(z, g, n, [=](float z) { return magnitude(z) < a ? inside : b; });
+      return each([=](float z) { return magnitude(z) < a ? inside : b; });
     }
     case Slope::leaky_relu:
-      return each(z, g, n, [=](float z) { return z >= 0.0f ? a : b; });
+      return each([=](float z) { return z >= 0.0f ? a : b; });
     case Slope::log_tailed:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float tail = 1.0f / (z < 1.0f ? 1.0f : z);
         return z > 0.0f ? tail : a;
       });
     case Slope::s2nn:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float low = a * logistic_slope(a * z), high = b / ((z < 0.0f ? 0.0f : z) + 1.0f);
         return z < 0.0f ? low : high;
       });
     case Slope::power: {  // (1 + 2 |z| / (a - 1))^-a with a whole a
       const float k = 2.0f / (a - 1.0f);
-      each(z, g, n, [=](float z) { return 1.0f / (1.0f + k * magnitude(z)); });
+      each([=](float z) { return 1.0f / (1.0f + k * magnitude(z)); });
       const int times = static_cast<int>(a);
       for (int64_t i = 0; i < n; ++i) {
         float y = g[i];
@@ -123,19 +123,19 @@ void slope_row(const Leaky& p, const float* z, float* g, int64_t n) {
       return;
     }
     case Slope::fake_numerical:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float y = 1.0f / magnitude(z);
         return y > a ? a : y;
       });
     case Slope::one:
-      return each(z, g, n, [](float) { return 1.0f; });
+      return each([](float) { return 1.0f; });
     case Slope::fast_sigmoid:
-      return each(z, g, n, [=](float z) {
+      return each([=](float z) {
         const float y = 1.0f + a * magnitude(z);
         return 1.0f / (y * y);
       });
     case Slope::escape:
-      return each(z, g, n, [=](float z) { return a * exp_negative(-b * magnitude(z - 1.0f)); });
+      return each([=](float z) { return a * exp_negative(-b * magnitude(z - 1.0f)); });
   }
 }
 

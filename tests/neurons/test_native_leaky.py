@@ -223,6 +223,15 @@ def test_odd_sizes(width, T, calls):
     assert calls
 
 
+def test_results_beyond_the_caches(calls):
+    """Large results take other stores, here from an address that no vector is aligned to."""
+    rule = pn.FireRule(v_th=0.5, surrogate=SMOOTH)
+    x = current(4 * 2_200_001 + 1)[1:].reshape(4, -1)
+    p = LeakyParams(0.9, rule=rule, reset="soft")
+    assert_same(both(p, x, 4))
+    assert len(calls) == 1
+
+
 def test_thread_count_changes_nothing(calls):
     rule = pn.FireRule(v_th=0.5, surrogate=SMOOTH)
     decay = scalar(0.7)
