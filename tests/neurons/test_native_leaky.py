@@ -12,6 +12,7 @@ from picojoule.core.kinds import binary, integer, ternary
 from picojoule.neurons import leaky_native
 from picojoule.neurons import surrogate as sg
 from picojoule.neurons.leaky import LeakyParams, leaky, leaky_reference
+from picojoule.neurons.leaky_op import leaky_op
 
 pytestmark = pytest.mark.skipif(not leaky_native.AVAILABLE, reason="built without the native extension")
 
@@ -370,15 +371,40 @@ def test_works_after_fork(calls):
 
 
 @pytest.mark.parametrize("build", [lambda: pn.LIF(4), lambda: pn.PLIF(4), lambda: pn.ILIF(4)])
-def test_compiled_equals_eager(build):
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_compiled_equals_eager(build, channels_last, calls):
     neuron = build()
-    x = current(8, 6).requires_grad_()
+    x = current(8, 6, 3, 2)
+    x = (x.to(memory_format=torch.channels_last) if channels_last else x).requires_grad_()
     eager = neuron(x)
-    (g,) = torch.autograd.grad(eager.sum(), x)
+    wanted = [x, *neuron.parameters()]
+    grads = torch.autograd.grad(eager.sum(), wanted)
+    before = len(calls)
     compiled = torch.compile(neuron, backend="aot_eager", fullgraph=True)(x)
-    (gc,) = torch.autograd.grad(compiled.sum(), x)
+    assert len(calls) > before  # the operator runs the kernels too
     assert torch.equal(eager, compiled)
-    torch.testing.assert_close(g, gc, rtol=1e-6, atol=1e-6)
+    for a, b in zip(grads, torch.autograd.grad(compiled.sum(), wanted)):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_operator_keeps_its_promises(native, monkeypatch):
+    """Shapes, strides and gradients of the operator, on rows in another memory order."""
+    monkeypatch.setattr(leaky_native, "AVAILABLE", native)
+    neuron = pn.PLIF(4)
+    x = current(8, 6, 3, 2).to(memory_format=torch.channels_last)
+    learned = [c.detach().requires_grad_() for c in neuron.params().learned]
+    args = (x.requires_grad_(), torch.zeros(2, 6, 3, 2, requires_grad=True), learned, 4, neuron.leaf)
+    torch.library.opcheck(leaky_op, args)
+    s, v, h = leaky_op(*args)
+    assert s.stride() == h.stride() == x.stride()
+    assert v.is_contiguous()
+    dx, dv, *_ = torch.autograd.grad(s.sum() + v.sum() + h.square().sum(), [x, args[1], *learned])
+    expected = leaky_reference(x, 4, pn.Membrane(args[1]), neuron.params(), want_h=True)
+    assert torch.equal(expected.h, h)
+    loss = expected.spikes.sum() + expected.state.v.sum() + expected.h.square().sum()
+    for a, b in zip((dx, dv), torch.autograd.grad(loss, [x, args[1]])):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_exported_equals_eager():

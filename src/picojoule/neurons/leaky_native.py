@@ -263,7 +263,6 @@ class _Native(torch.autograd.Function):
         inputs = (x, v0) if form == RECOMPUTE else (None, None)
         ctx.save_for_backward(*inputs, saved, *constants)
         ctx.native, ctx.T, ctx.p, ctx.form = native, T, p, form
-        ctx.step = x[: x.shape[0] // T].shape
         ctx.rows = x.shape, x.stride()
         ctx.set_materialize_grads(False)
         return spikes, v
@@ -271,34 +270,69 @@ class _Native(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        x, v0, saved, *constants = ctx.saved_tensors
-        (rule, code), T, p, wants = ctx.native, ctx.T, ctx.p, ctx.needs_input_grad
-        shape, stride = ctx.rows
-        dx = torch.empty_strided(shape, stride)
-        step = dx[: shape[0] // T]
-        up = down = None
-        if code == GIVEN and p.rule.kind.name != "integer":
-            up, down = _given(rule, x, v0, p, T)
-        gs, gv = _like(grads[0], dx), _like(grads[1], step)
-        dv0 = torch.empty_like(step) if wants[1] else None
-        each = [torch.empty_like(step) if want else None for want in wants[2:5]]
-        _native.leaky_backward(
-            rule,
-            T,
-            step.numel(),
-            torch.get_num_threads(),
-            _address(x),
-            _address(v0),
-            _address(saved),
-            ctx.form,
-            (_address(up), _address(down)),
-            (_address(gs), _address(gv), 0),
-            dx.data_ptr() if wants[0] else 0,
-            _address(dv0),
-            tuple(map(_address, each)),
-        )
-        sums = [None if e is None else _per_neuron_sum(e, c, dx) for e, c in zip(each, constants)]
-        return dx if wants[0] else None, dv0, *sums, None, None, None, None
+        x, v0, saved, *_ = ctx.saved_tensors
+        like = torch.empty_strided(*ctx.rows) if x is None else x
+        wants = ctx.needs_input_grad
+        found = _backward(ctx.native, ctx.p, ctx.T, (x, v0), saved, ctx.form, like, (*grads, None), wants)
+        return *found, None, None, None, None
+
+
+def _backward(
+    native: tuple[Any, int],
+    p: LeakyParams,
+    T: int,
+    inputs: tuple[Tensor | None, Tensor | None],
+    saved: Tensor | None,
+    form: int,
+    like: Tensor,
+    grads: tuple[Tensor | None, ...],
+    wants: Any,
+) -> list[Tensor | None]:
+    """Gradients of x, v0, decay, gain and bias, where they are wanted, from those of spikes, last v and h.
+
+    `like` has the shape and the memory order of x, which is None where `saved` holds what is needed.
+    """
+    rule, code = native
+    x, v0 = inputs
+    dx = torch.empty_like(like) if wants[0] else None
+    step = like[: like.shape[0] // T]
+    up = down = None
+    if code == GIVEN and p.rule.kind.name != "integer" and x is not None:
+        up, down = _given(rule, x, v0, p, T)
+    gs, gv, gh = _like(grads[0], like), _like(grads[1], step), _like(grads[2], like)
+    dv0 = torch.empty_like(step) if wants[1] else None
+    each = [torch.empty_like(step) if want else None for want in wants[2:5]]
+    _native.leaky_backward(
+        rule,
+        T,
+        step.numel(),
+        torch.get_num_threads(),
+        _address(x),
+        _address(v0),
+        _address(saved),
+        form,
+        (_address(up), _address(down)),
+        (_address(gs), _address(gv), _address(gh)),
+        _address(dx),
+        _address(dv0),
+        tuple(map(_address, each)),
+    )
+    constants: Any = (p.decay, p.gain, p.bias)
+    return [dx, dv0, *(None if e is None else _per_neuron_sum(e, c, like) for e, c in zip(each, constants))]
+
+
+def _ready(x: Tensor, v0: Tensor | None, p: LeakyParams, T: int) -> tuple[Tensor, Tensor | None, Any] | None:
+    """x and v0 as the kernels want them, and the constants; None where the kernels do not apply."""
+    if not AVAILABLE or torch.compiler.is_compiling() or not _addressable(x) or x.numel() == 0:
+        return None
+    if x.shape[0] % T or not (v0 is None or _addressable(v0)) or _get_current_dispatch_mode() is not None:
+        return None
+    if not _dense(x):
+        x = x.contiguous()
+    native = _rule(p, x)
+    if native is None:
+        return None
+    return x, _like(v0, x[: x.shape[0] // T]), native
 
 
 def apply(x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool) -> Any:
@@ -309,17 +343,27 @@ def apply(x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool) ->
         x: rows [T*B, ...].
         v0: membrane [B, ...] before the first step; None starts at v_init.
     """
-    if not AVAILABLE or torch.compiler.is_compiling() or not _addressable(x) or x.numel() == 0:
+    ready = _ready(x, v0, p, T)
+    if ready is None:
         return None
-    if x.shape[0] % T or not (v0 is None or _addressable(v0)) or _get_current_dispatch_mode() is not None:
-        return None
-    if not _dense(x):
-        x = x.contiguous()
-    native = _rule(p, x)
-    if native is None:
-        return None
-    if v0 is not None:
-        v0 = _like(v0, x[: x.shape[0] // T])
+    x, v0, native = ready
     if torch.is_grad_enabled():
         return _Native.apply(x, v0, p.decay, p.gain, p.bias, T, p, native, want_v)
     return _forward(native[0], x, v0, T, want_v, None)[:2]
+
+
+def all_forward(x: Tensor, v0: Tensor, p: LeakyParams, T: int) -> Any:
+    """Spikes, last membrane and h, for the operator; None where the kernels do not apply."""
+    ready = _ready(x, v0, p, T)
+    return None if ready is None else _forward(ready[2][0], ready[0], ready[1], T, True, MEMBRANE)
+
+
+def all_backward(x: Tensor, v0: Tensor, p: LeakyParams, T: int, grads: tuple[Tensor | None, ...]) -> Any:
+    """Gradients of x, v0 and those of decay, gain, bias that are tensors, for the operator; None where the
+    kernels do not apply."""
+    ready = _ready(x, v0, p, T)
+    if ready is None:
+        return None
+    wants = (True, True, *(isinstance(c, Tensor) for c in (p.decay, p.gain, p.bias)))
+    dx, dv0, *sums = _backward(ready[2], p, T, ready[:2], None, RECOMPUTE, ready[0], grads, wants)
+    return dx, dv0, [s for s in sums if s is not None]

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from picojoule.neurons import leaky_native
 from picojoule.neurons.base import Fired, Membrane, leaf_module, start
 from picojoule.neurons.leaky_kernel import LeakyParams, backward_kernel, constant_grads, forward_kernel
 
@@ -29,16 +30,25 @@ def _params(key: str, learned: list[Tensor]) -> LeakyParams:
 def leaky_op(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes [T*B, ...], membrane after the last step [B, ...] and membranes before firing [T*B, ...]."""
     p = _params(key, learned)
+    done = leaky_native.all_forward(x, v0, p, T)
+    if done is not None:
+        return ordered(done[0], x), done[1].contiguous(), ordered(done[2], x)
     n, v, h = forward_kernel(x, v0, p, T)
     v, h = cast(Tensor, v), cast(Tensor, h)  # both are wanted
     s = n if p.out_scale == 1 else n * p.out_scale
-    return s.reshape(x.shape), v, h.reshape(x.shape).clone()  # an output may not be a view of an input
+    # An output may not be a view of an input.
+    return ordered(s.reshape(x.shape), x), v.contiguous(), ordered(h.reshape(x.shape).clone(), x)
+
+
+def ordered(value: Tensor, x: Tensor) -> Tensor:
+    """`value` in the strides that the shape-only versions below promise: those of `empty_like(x)`."""
+    rows = torch.empty_like(x)
+    return value if value.stride() == rows.stride() else rows.copy_(value)
 
 
 @leaky_op.register_fake
 def _(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> tuple[Tensor, Tensor, Tensor]:
-    rows = x.new_empty(x.shape)
-    return rows, x.new_empty((x.shape[0] // T, *x.shape[1:])), torch.empty_like(rows)
+    return torch.empty_like(x), x.new_empty((x.shape[0] // T, *x.shape[1:])), torch.empty_like(x)
 
 
 @torch.library.custom_op("pj::leaky_backward", mutates_args=())
@@ -56,13 +66,18 @@ def leaky_backward_op(
     """Gradients of x, v0 and the learned constants."""
     flags = [c.detach().requires_grad_() for c in learned]
     p = _params(key, flags)
+    done = leaky_native.all_backward(x, v0, p, T, (gs, gv, gh))
+    if done is not None:
+        dx, dv, constants = done
+        return [ordered(dx, x), dv.contiguous(), *constants]
     steps = h.reshape(T, h.shape[0] // T, *h.shape[1:])
     n = p.rule.fire(steps)
     dh, dv = backward_kernel(steps, n, p, gs, gv, gh)
     with torch.no_grad():
         constants = [g for g in constant_grads(x, v0, steps, n, dh, p) if g is not None]
         dx = dh * p.gain
-    return [dx.reshape(x.shape), torch.zeros_like(v0) if dv is None else dv, *constants]
+    dv = v0.new_zeros(v0.shape) if dv is None else dv.contiguous()
+    return [ordered(dx.reshape(x.shape), x), dv, *constants]
 
 
 @leaky_backward_op.register_fake
@@ -77,7 +92,7 @@ def _(
     T: int,
     key: str,
 ) -> list[Tensor]:
-    return [x.new_empty(x.shape), v0.new_empty(v0.shape), *(c.new_empty(c.shape) for c in learned)]
+    return [torch.empty_like(x), v0.new_empty(v0.shape), *(c.new_empty(c.shape) for c in learned)]
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
