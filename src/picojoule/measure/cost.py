@@ -22,6 +22,7 @@ from torch import nn
 
 from picojoule.core.errors import DataError
 from picojoule.deploy.model import Model
+from picojoule.graph import nodes as g
 from picojoule.measure.report import NOT_MEASURED, Report
 
 RAPL = Path("/sys/class/powercap")
@@ -195,13 +196,19 @@ def rank_agreement(rows: Sequence[dict[str, Any]]) -> float | None:
 def node_times(packed: Model, raw: np.ndarray, *, rounds: int = 9) -> dict[str, float]:
     """Microseconds of each node in one call of the native engine on one thread, the median of some rounds.
 
-    Packing and unpacking of spikes for a node belong to it.
+    Packing and unpacking of spikes for a node belong to it. A synaptic node that runs together with its
+    neuron gets the time of both.
     """
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         total: dict[str, float] = {}
         for step in packed.engine.profile(raw):
             total[step["node"]] = total.get(step["node"], 0.0) + step["seconds"] * 1e6
+        for node in packed.graph.nodes:
+            after = packed.graph.consumers(node.name)
+            fused = node.name not in total and len(after) == 1 and isinstance(after[0], g.Neuron)
+            if isinstance(node, g.Conv | g.Linear | g.MatMul) and fused and after[0].name in total:
+                total[node.name] = total[after[0].name]
         for name, value in total.items():
             found.setdefault(name, []).append(value)
     return {name: statistics.median(values) for name, values in found.items()}

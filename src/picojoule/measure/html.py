@@ -292,7 +292,8 @@ def _per_layer(rows: Sequence[Mapping[str, Any]]) -> str:
     rates = [(r["name"], 1000 * r["measured_us"] / r["predicted"]) for r in rows if r["predicted"] > 0]
     plot = svg.bars([(name, [ns], f"{ns:.3g}") for name, ns in rates], "cost")
     note = (
-        "ns of the native engine for each counted operation (AC + MAC). The energy formulas give every "
-        "accumulate one price; where bars differ, operations do not predict time on this machine."
+        "ns of the native engine for each counted operation (AC + MAC), neurons that run with it included. "
+        "The energy formulas give every accumulate one price; where bars differ, operations do "
+        "not predict time on this machine."
     )
     return _card("Measured time of a counted operation", plot, note)

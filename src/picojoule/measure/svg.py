@@ -162,13 +162,13 @@ def histogram(layers: Sequence[tuple[str, Sequence[int], str]], title: str) -> s
     body, tall = [], 30
     for i, (label, counts, text) in enumerate(layers):
         y = i * (tall + 8)
-        room = (WIDTH - LABEL - 66) / max(1, len(counts))
+        room = (WIDTH - LABEL - 76) / max(1, len(counts))
         most = max(counts, default=0) or 1
         body.append(_text(LABEL - 5, y + tall / 2 + 4, shorten(label), "t", "end"))
-        line = f'<line x1="{LABEL}" x2="{WIDTH - 66}" y1="{y + tall}" y2="{y + tall}" class="grid"/>'
+        line = f'<line x1="{LABEL}" x2="{WIDTH - 76}" y1="{y + tall}" y2="{y + tall}" class="grid"/>'
         body.append(line)
         for k, n in enumerate(counts):
             h = tall * math.sqrt(n / most)
             body.append(_rect(LABEL + k * room, y + tall - h, max(0.5, room - 1), h, "s0", tip=str(n)))
-        body.append(_text(WIDTH - 62, y + tall / 2 + 4, text, "t m"))
+        body.append(_text(WIDTH - 72, y + tall / 2 + 4, text, "t m"))
     return _svg(max(1, len(layers)) * (tall + 8) + 2, body, title)
