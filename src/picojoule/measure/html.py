@@ -101,7 +101,7 @@ def page(
         parts.append(f'<div class="card wide">{_mappings(rows)}</div>')
     if len(reports) > 1:
         parts += [_comparison(reports), _fronts(reports)]
-    parts += [_section(r, len(reports) == 1) for r in reports]
+    parts += [_section(r, len(reports) == 1, i == 0) for i, r in enumerate(reports)]
     notes = list(extras.get("notes", ()))
     if notes:
         parts.append('<div class="card">' + "".join(f"<p>{escape(n)}</p>" for n in notes) + "</div>")
@@ -209,7 +209,7 @@ def _card(title: str, body: str, note: str = "") -> str:
 # -- one network -----------------------------------------------------------------------------------------
 
 
-def _section(r: Report, alone: bool) -> str:
+def _section(r: Report, alone: bool, shown: bool) -> str:
     warnings = "".join(f'<div class="warn">{escape(text)}</div>' for text in r.warnings)
     missing = "".join(f'<div class="warn">not counted: {escape(text)}</div>' for text in r.not_counted)
     pairs = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in total_rows(r))
@@ -240,7 +240,8 @@ def _section(r: Report, alone: bool) -> str:
     if alone:
         return body
     name = escape(r.name)
-    return f"<h2>{name}</h2><details><summary>all figures of {name}</summary>{body}</details>"
+    state = " open" if shown else ""
+    return f"<h2>{name}</h2><details{state}><summary>all figures of {name}</summary>{body}</details>"
 
 
 def _measured_rate(r: Report) -> str:
