@@ -6,7 +6,7 @@
 namespace picojoule::train {
 
 // Neurons of one piece: every row of a piece stays in the first cache level.
-inline constexpr int64_t kPiece = 1024;
+inline constexpr int64_t kPiece = 512;
 
 // Floats of scratch memory that a backward piece of `piece` neurons needs.
 inline int64_t scratch_floats(int64_t steps, int64_t piece) { return 2 * steps * piece; }
