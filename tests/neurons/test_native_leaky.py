@@ -354,20 +354,32 @@ def test_half_at_the_threshold_and_beyond_its_range():
 # -- other ways in -------------------------------------------------------------------------------------------
 
 
-def in_child() -> bool:
-    x = current(4, 300_000).requires_grad_()
-    s = pn.LIF(4)(x)
-    s.sum().backward()
-    return bool(torch.isfinite(x.grad).all())
-
-
 def test_works_after_fork(calls):
-    assert in_child()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if in_child() else 1)
+    """As in a worker of a DataLoader: the parent's worker threads do not exist in the child."""
+    p, x = LeakyParams(0.9), current(4, 300_000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with torch.no_grad():
+            expected = leaky(x, 4, None, p).spikes.numpy()
+            child = os.fork()
+            if child == 0:  # NumPy compares: torch's own threads do not survive a fork
+                os._exit(0 if (leaky(x, 4, None, p).spikes.numpy() == expected).all() else 1)
+    finally:
+        torch.set_num_threads(before)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert calls
+
+
+def test_works_in_a_data_loader_worker():
+    data = torch.utils.data.TensorDataset(current(8, 5))
+    loader = torch.utils.data.DataLoader(data, batch_size=8, num_workers=1, collate_fn=fire_rows)
+    (spikes,) = list(loader)
+    assert torch.equal(spikes, pn.LIF(4)(current(8, 5)))
+
+
+def fire_rows(rows):
+    return pn.LIF(4)(torch.stack([row for (row,) in rows]))
 
 
 @pytest.mark.parametrize("build", [lambda: pn.LIF(4), lambda: pn.PLIF(4), lambda: pn.ILIF(4)])
