@@ -33,6 +33,10 @@ struct FastWeights {
   int double_shift = 0;        // 1: weights are -1 and +1, the sum is twice the count less the events
   int64_t offset_positive = 0, offset_negative = 0;  // sum = (count << double_shift) - offsets * events
   bool wide = false;           // int8 rows need 32-bit sums
+  const int8_t* quads = nullptr;   // dense bytes: [runs][run / 4][padded][4], each run cut out of one image row
+  int64_t runs = 0, run = 0;
+  const int32_t* run_offsets = nullptr;  // of runs, in bytes of the image from the window's first corner
+  const int32_t* lift = nullptr;   // [padded], what the offset of the bytes brings
   const int16_t* pairs = nullptr;  // dense: [taps * channels / 2][padded][2]
 };
 
@@ -63,6 +67,7 @@ struct Epilogue {
   int reset = 0;  // 0 hard, 1 soft, 2 none
   int decay_shift = 0;
   bool half_up = false;
+  bool forgets = false;  // no step sees the membrane of an earlier one, and v_init brings nothing
   int levels = 1;
   Spread decay, gain, charge, neg, reset_value, v_init;  // charge: bias of the neuron + gain * bias of the synapse
   const Spread* thresholds = nullptr;
@@ -83,6 +88,8 @@ struct FastJob {
   const std::byte* in = nullptr;  // packed words or dense rows of step 0
   int64_t in_row_bytes = 0;       // 0: all steps equal, sums are made once
   int64_t in_element = 1;         // dense: storage bytes
+  const uint8_t* image = nullptr;  // dense bytes: [T][padded image][channels], values less the lowest of the kind
+  int64_t image_size[3] = {1, 1, 1}, image_row_bytes = 0;
   int64_t in_channel_stride = 0, in_pixel_stride = 0;  // dense
   int in_planes = 1;
   bool in_ternary = false;
@@ -96,6 +103,7 @@ struct FastTable {
   void (*event_bits)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // groups of `lists` pixels
   void (*event_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
   void (*dense_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
+  void (*dense_bytes)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
 };
 
 extern const FastTable kFastGeneric;

@@ -10,7 +10,7 @@
 namespace picojoule {
 
 const char* name_of(Synapse kernel) {
-  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows"};
+  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes"};
   return names[static_cast<int>(kernel)];
 }
 
@@ -50,12 +50,32 @@ WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
   }
 }
 
+// Bytes of one padded image stay small, and so does what lies between two taps.
+static bool padded_image(const Window& w) {
+  int64_t size = w.channels_in;
+  for (int i = 0; i < 3; ++i) {
+    constexpr int64_t limit = int64_t{1} << 24;
+    if (w.out[i] < 1 || w.out[i] > limit || w.stride[i] > limit || w.dilation[i] > limit || w.kernel[i] > limit) return false;
+    const int64_t extent = (w.out[i] - 1) * w.stride[i] + (w.kernel[i] - 1) * w.dilation[i] + 1;
+    if (extent > limit / size) return false;
+    size *= extent;
+  }
+  return true;
+}
+
 std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel) {
   if (kernel == Synapse::scalar) return "";
   const Window w = window_of(node, input);
   if (w.groups != 1) return "it has groups";
   if (!fits32(facts.total_bound)) return "its sums pass 32 bits";
   const Kind& kind = input.kind;
+  if (kernel == Synapse::dense_bytes) {
+    if (kind.storage() != Dtype::i8) return "its input passes 8 bits";
+    if (facts.low < -128 || facts.high > 127) return "its weights pass 8 bits";
+    const long double range = kind.high() - kind.low(), most = facts.sum_bound / magnitude(kind);
+    if (most * range > 32767) return "its sums pass 16 bits";
+    return padded_image(w) ? "" : "its padded image is too large";
+  }
   if (kernel == Synapse::dense_rows) {
     if (kind.low() < -32768 || kind.high() > 32767) return "its input passes 16 bits";
     if (facts.low < -32768 || facts.high > 32767) return "its weights pass 16 bits";

@@ -19,6 +19,8 @@ struct Work {
   int16_t* window;
 };
 
+constexpr int64_t kTogether = 4;  // pixels that dense bytes share a load of weights
+
 int64_t blocks_of(const FastJob& job) { return job.weights.lists > 1 ? 1 : (job.shape.out_channels + 255) / 256; }
 
 Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
@@ -31,7 +33,7 @@ Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
   Work w;
   const int64_t k = job.shape.taps * job.shape.channels, lists = job.weights.lists;
   w.capacity = (k + 48) / 16 * 16;
-  const int64_t channels = most(job.shape.padded, blocks_of(job) * 256) * lists;
+  const int64_t channels = most(job.shape.padded, blocks_of(job) * 256) * most(lists, kTogether);
   w.lists = reinterpret_cast<uint32_t*>(take(job.in_planes * lists * w.capacity * 4));
   w.totals = reinterpret_cast<V*>(take(blocks_of(job) * kMaxPlanes * 32));
   w.membranes = reinterpret_cast<V*>(take(blocks_of(job) * job.end.width * 32));
@@ -68,20 +70,47 @@ void put_raw(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64
 
 // Spike counts of one pixel as bit-planes, 64 channels a word.
 void put_spikes(const Epilogue& e, int64_t t, int64_t p, const int32_t* spikes) {
-  for (int plane = 0; plane < e.out_planes; ++plane) {
-    uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + plane * e.out_plane_words + p * e.out_words;
-    for (int64_t w = 0; w < e.out_words; ++w) {
-      uint64_t word = 0;
-      for (int j = 0; j < 8; ++j) {
-        V32 n;
-        std::memcpy(&n, spikes + w * 64 + j * 8, 32);
-        if (e.ternary) n = plane ? n : -n;  // the sign of -n marks +1
-        else n <<= 31 - plane;
-        word |= sign_bits(n) << (8 * j);
+  for (int64_t w = 0; w < e.out_words; ++w) {
+    alignas(32) int8_t bytes[64];
+    V low{}, high{};
+    uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + p * e.out_words + w;
+    for (int plane = 0; plane < e.out_planes; ++plane) {
+      if (plane % 8 == 0) {
+        for (int i = 0; i < 64; ++i) bytes[i] = static_cast<int8_t>(spikes[w * 64 + i] >> plane);
+        low = load(bytes), high = load(bytes + 32);
       }
-      to[w] = word;
+      // The wanted bit moves to the top of its byte; +1 is odd and has no sign.
+      const int up = e.ternary ? 7 : 7 - plane % 8;
+      V a = e.ternary && plane ? low : low << up, b = e.ternary && plane ? high : high << up;
+      if (e.ternary && !plane) a &= ~low, b &= ~high;
+      to[plane * e.out_plane_words] = byte_sign_bits(a) | static_cast<uint64_t>(byte_sign_bits(b)) << 32;
     }
   }
+}
+
+// Neurons without memory: one pass.
+template <int L>
+void fire_rows(const Epilogue& e, int64_t t, const int32_t* __restrict sums, int32_t* __restrict spikes, int64_t padded) {
+  const int32_t* __restrict gain = e.gain.at(t);
+  const int32_t* __restrict charge = e.charge.at(t);
+  const int32_t* __restrict threshold[L];
+  for (int l = 0; l < L; ++l) threshold[l] = e.thresholds[l].at(t);
+  for (int64_t c = 0; c < padded; ++c) {
+    const int32_t h = gain[c] * sums[c] + charge[c];
+    int32_t n = 0;
+    for (int l = 0; l < L; ++l) n += h >= threshold[l][c];
+    spikes[c] = n;
+  }
+}
+
+bool fires_at_once(const Epilogue& e, int64_t t, const int32_t* sums, int32_t* spikes, int64_t channels, int64_t padded) {
+  if (!e.forgets || e.ternary) return false;
+  if (e.levels == 1) fire_rows<1>(e, t, sums, spikes, padded);
+  else if (e.levels == 2) fire_rows<2>(e, t, sums, spikes, padded);
+  else if (e.levels == 4) fire_rows<4>(e, t, sums, spikes, padded);
+  else return false;
+  for (int64_t c = channels; c < (channels + 63) / 64 * 64; ++c) spikes[c] = 0;
+  return true;
 }
 
 // One step of the neurons of a pixel in 32-bit integers.
@@ -124,7 +153,10 @@ void end_rows(const Epilogue& e, int64_t p, const int32_t* v, int64_t padded) {
 
 void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, int32_t* v, int32_t* spikes) {
   if (job.end.finish == Finish::raw) return put_raw(job.end, t, p, sums, job.shape.out_channels);
-  step_rows(job.end, constants_at(job.end, t), sums, v, spikes, job.shape.out_channels, job.shape.padded);
+  const FastShape& s = job.shape;
+  const int64_t now = constants_at(job.end, t);
+  if (!fires_at_once(job.end, now, sums, spikes, s.out_channels, s.padded))
+    step_rows(job.end, now, sums, v, spikes, s.out_channels, s.padded);
   put_spikes(job.end, t, p, spikes);
 }
 
@@ -403,6 +435,8 @@ void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work)
 
 }  // namespace
 
+#include "fast_bytes.inl"
+
 namespace picojoule {
-const FastTable PJ_TABLE = {work_bytes, decode, event_bits, event_rows, dense_rows};
+const FastTable PJ_TABLE = {work_bytes, decode, event_bits, event_rows, dense_rows, dense_bytes};
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "fast.h"
+#include "rows_ops.h"
+#include "rows.h"
 
 namespace picojoule {
 namespace {
@@ -21,11 +23,12 @@ void set_planes(std::vector<std::byte>& to, int64_t vector, int width, int64_t l
 class FastOp : public Op {
  public:
   FastOp(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused, bool stream,
-         const FastTable& table)
-      : table_(table), kernel_(kernel), window_(window_of(synapse, input)), facts_(synapse, input),
+         bool packed, const FastTable& table, const RowsTable& rows)
+      : table_(table), rows_table_(rows), kernel_(kernel), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
         weight_(synapse.need("weight").values()) {
     shape(synapse, input);
     if (kernel == Synapse::dense_rows) dense_weights();
+    else if (kernel == Synapse::dense_bytes) quad_weights(input.kind);
     else if (kernel == Synapse::event_rows) byte_weights();
     else bit_weights();
     bias_.assign(job_.shape.padded, 0);
@@ -41,7 +44,7 @@ class FastOp : public Op {
   }
 
   int64_t constant_bytes() const override {
-    return rows_.size() + pairs_.size() * 2 + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
+    return rows_.size() + pairs_.size() * 2 + quads_.size() + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
   }
   int64_t state_bytes() const override {
     const Epilogue& e = job_.end;
@@ -61,7 +64,9 @@ class FastOp : public Op {
     job.end.first = call.first;
     job.end.keep = call.keep;
     job.end.state = call.state;
-    if (kernel_ != Synapse::dense_rows) {
+    if (kernel_ == Synapse::dense_bytes) {
+      lay_out(call, job);
+    } else if (kernel_ != Synapse::dense_rows) {
       const int64_t lines = call.in[0].rows * job.in_planes * job.shape.in[0] * job.shape.in[1];
       job.events.list = call.scratch[0].take<uint32_t>(lines * job.shape.in[2] * job.shape.channels + 16);
       job.events.starts = call.scratch[0].take<int32_t>(lines * (job.shape.in[2] + 1));
@@ -72,6 +77,7 @@ class FastOp : public Op {
     for (size_t i = 0; i < work.size(); ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
     const auto kernel = kernel_ == Synapse::event_bits   ? table_.event_bits
                         : kernel_ == Synapse::event_rows ? table_.event_rows
+                        : kernel_ == Synapse::dense_bytes ? table_.dense_bytes
                                                          : table_.dense_rows;
     call.parallel->run(groups(), [&](int64_t begin, int64_t end, int worker) { kernel(job, begin, end, work[worker]); });
   }
@@ -97,7 +103,14 @@ class FastOp : public Op {
     const bool conv = synapse.type == "Conv";
     job_.in_channel_stride = conv ? s.pixels_in : 1;
     job_.in_pixel_stride = conv ? 1 : s.channels;
-    if (kernel_ != Synapse::dense_rows) {
+    if (kernel_ == Synapse::dense_bytes) {
+      low_ = input.kind.low();
+      planes_in_ = planes_of(input.kind);
+      ternary_in_ = input.kind.name == KindName::ternary;
+      for (int i = 0; i < 3; ++i)
+        job_.image_size[i] = (s.out[i] - 1) * s.stride[i] + (s.kernel[i] - 1) * s.dilation[i] + 1;
+      job_.image_row_bytes = job_.image_size[0] * job_.image_size[1] * job_.image_size[2] * s.channels;
+    } else if (kernel_ != Synapse::dense_rows) {
       job_.in_planes = planes_of(input.kind);
       job_.in_ternary = input.kind.name == KindName::ternary;
     }
@@ -111,6 +124,68 @@ class FastOp : public Op {
       for (int64_t i = 0; i < k; ++i)
         pairs_[(i / 2 * s.padded + o) * 2 + i % 2] = static_cast<int16_t>(weight_[o * k + i]);
     job_.weights.pairs = pairs_.data();
+  }
+
+  // The image of every step: padded, channels last, less the lowest value of the kind.
+  void lay_out(const Call& call, FastJob& job) const {
+    const FastShape& s = job.shape;
+    const int64_t rows = call.in[0].rows, C = s.channels, stride = packed_ ? round_up(C, 8) : C;
+    const int64_t all = call.in[0].row_bytes ? rows : 1;
+    uint8_t* image = call.scratch[0].take<uint8_t>(all * job.image_row_bytes + 64);
+    int8_t* flat = call.scratch[0].take<int8_t>(s.pixels_in * stride + 64);
+    job.image = image;
+    std::memset(image, static_cast<uint8_t>(-low_), static_cast<size_t>(all * job.image_row_bytes + 64));
+    for (int64_t t = 0; t < all; ++t, image += job.image_row_bytes) {
+      const int8_t* from = call.in[0].as<int8_t>(t);
+      if (packed_) {
+        rows_table_.unpack(call.in[0].as<uint64_t>(t), s.words, planes_in_, ternary_in_, s.pixels_in, stride, flat);
+        from = flat;
+      } else if (job.in_pixel_stride == 1 && s.pixels_in > 1 && C > 1) {
+        rows_table_.transpose(from, C, s.pixels_in, s.pixels_in, C, flat);
+        from = flat;
+      }
+      put_image(from, stride, job, image);
+    }
+  }
+  void put_image(const int8_t* from, int64_t stride, const FastJob& job, uint8_t* image) const {
+    const FastShape& s = job.shape;
+    const int64_t C = s.channels;
+    for (int64_t z = 0; z < s.in[0]; ++z)
+      for (int64_t y = 0; y < s.in[1]; ++y) {
+        const int64_t to_z = z + s.before[0], to_y = y + s.before[1];
+        const int64_t width = std::min(s.in[2], job.image_size[2] - s.before[2]);
+        if (to_z >= job.image_size[0] || to_y >= job.image_size[1]) continue;
+        uint8_t* to = image + ((to_z * job.image_size[1] + to_y) * job.image_size[2] + s.before[2]) * C;
+        const int8_t* line = from + (z * s.in[1] + y) * s.in[2] * stride;
+        for (int64_t x = 0; x < width; ++x, to += C, line += stride)
+          for (int64_t c = 0; c < C; ++c) to[c] = static_cast<uint8_t>(line[c] - low_);
+      }
+  }
+
+  // A run is what a window takes from one image row: all its taps when they touch, else one tap.
+  void quad_weights(const Kind& kind) {
+    const FastShape& s = job_.shape;
+    FastWeights& w = job_.weights;
+    const int64_t together = s.dilation[2] == 1 ? s.kernel[2] : 1;
+    w.run = round_up(together * s.channels, 4);
+    w.runs = s.taps / together;
+    quads_.assign(w.runs * w.run * s.padded + 64, 0);
+    lift_.assign(s.padded, 0);
+    for (int64_t r = 0; r < w.runs; ++r) {
+      const int64_t tap = r * together, a = tap / (s.kernel[1] * s.kernel[2]), b = tap / s.kernel[2] % s.kernel[1];
+      const int64_t place = (a * s.dilation[0] * job_.image_size[1] + b * s.dilation[1]) * job_.image_size[2] +
+                            tap % s.kernel[2] * s.dilation[2];
+      run_offsets_.push_back(static_cast<int32_t>(place * s.channels));
+      for (int64_t o = 0; o < s.out_channels; ++o)
+        for (int64_t i = 0; i < together * s.channels; ++i) {
+          const int64_t code = weight(o, tap + i / s.channels, i % s.channels);
+          quads_[((r * w.run + i) / 4 * s.padded + o) * 4 + i % 4] = static_cast<int8_t>(code);
+          lift_[o] += static_cast<int32_t>(code * kind.low());
+        }
+    }
+    w.quads = quads_.data();
+    w.run_offsets = run_offsets_.data();
+    w.lift = lift_.data();
   }
 
   void byte_weights() {
@@ -172,8 +247,13 @@ class FastOp : public Op {
     e.half_up = n.half_up;
     e.decay_shift = n.decay_shift;
     e.levels = static_cast<int>(n.thresholds.size());
-    if (fused == Fused::rows) spread_constants(n);
-    else plane_constants(n, stream);
+    if (fused == Fused::rows) {
+      const auto zero = [](const Plane& p) { return p.uniform() && p.values[0] == 0; };
+      e.forgets = zero(n.decay) || (!stream && n.steps == 1 && zero(n.v_init));
+      spread_constants(n);
+    } else {
+      plane_constants(n, stream);
+    }
   }
 
   // Bias of the neuron plus what the bias of the synapse brings, for each step.
@@ -254,7 +334,13 @@ class FastOp : public Op {
   };
 
   const FastTable& table_;
+  const RowsTable& rows_table_;
   Synapse kernel_;
+  bool packed_, ternary_in_ = false;
+  int planes_in_ = 1;
+  int64_t low_ = 0;
+  std::vector<int8_t> quads_;
+  std::vector<int32_t> lift_, run_offsets_;
   Window window_;
   WeightFacts facts_;
   Ints weight_;
@@ -270,9 +356,9 @@ class FastOp : public Op {
 }  // namespace
 
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
-                bool stream, Isa isa) {
+                bool stream, bool packed, Isa isa) {
   const FastTable& table = isa == Isa::avx2 ? kFastAvx2 : kFastGeneric;
-  return std::make_unique<FastOp>(synapse, input, neuron, kernel, fused, stream, table);
+  return std::make_unique<FastOp>(synapse, input, neuron, kernel, fused, stream, packed, table, *rows_table(isa));
 }
 
 }  // namespace picojoule

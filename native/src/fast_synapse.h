@@ -11,7 +11,7 @@ namespace picojoule {
 
 enum class Isa { scalar, generic, avx2 };
 
-enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows };
+enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes };
 enum class Fused : uint8_t { none, rows, planes };
 
 const char* name_of(Synapse kernel);
@@ -33,7 +33,8 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
 std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFacts& facts, Fused kernel, bool stream);
 
 Layout packed_layout(const NodeDef& synapse);  // of its input and output spikes
+// Dense bytes read words when `packed`, else dense rows.
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
-                bool stream, Isa isa);
+                bool stream, bool packed, Isa isa);
 
 }  // namespace picojoule

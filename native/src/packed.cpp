@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "rows.h"
+
 namespace picojoule {
 
 int planes_of(const Kind& kind) {
@@ -32,8 +34,9 @@ namespace {
 
 class PackOp : public Op {
  public:
-  explicit PackOp(const Packed& p) : p_(p) {}
+  PackOp(const Packed& p, const RowsTable* table) : p_(p), table_(table) {}
   void run(const Call& call) const override {
+    if (table_ && p_.pixel_stride == 1 && call.in[0].dtype == Dtype::i8) return run_vector(call);
     uint64_t* words = call.scratch->take<uint64_t>(p_.pixels);
     for (int64_t t = 0; t < call.out.rows; ++t) {
       with_integer(call.in[0].dtype, [&](auto zero) {
@@ -64,13 +67,22 @@ class PackOp : public Op {
     }
   }
 
+  void run_vector(const Call& call) const {
+    for (int64_t t = 0; t < call.out.rows; ++t)
+      for (int plane = 0; plane < p_.planes; ++plane)
+        table_->pack(call.in[0].as<int8_t>(t), p_.channels, p_.pixels, p_.ternary ? 0 : plane,
+                     p_.ternary ? (plane ? -1 : 1) : 0, call.out.as<uint64_t>(t) + plane * p_.pixels * p_.words);
+  }
+
   Packed p_;
+  const RowsTable* table_;
 };
 
 class UnpackOp : public Op {
  public:
-  explicit UnpackOp(const Packed& p) : p_(p) {}
+  UnpackOp(const Packed& p, const RowsTable* table) : p_(p), table_(table) {}
   void run(const Call& call) const override {
+    if (table_ && call.out.dtype == Dtype::i8) return run_vector(call);
     for (int64_t t = 0; t < call.out.rows; ++t)
       with_integer(call.out.dtype, [&](auto zero) {
         using E = decltype(zero);
@@ -90,12 +102,30 @@ class UnpackOp : public Op {
   }
 
  private:
+  void run_vector(const Call& call) const {
+    const int64_t stride = (p_.channels + 7) / 8 * 8;
+    int8_t* bytes = call.scratch->take<int8_t>(p_.pixels * stride);
+    for (int64_t t = 0; t < call.out.rows; ++t) {
+      table_->unpack(call.in[0].as<uint64_t>(t), p_.words, p_.planes, p_.ternary, p_.pixels, stride, bytes);
+      int8_t* y = call.out.as<int8_t>(t);
+      if (p_.channel_stride == 1)
+        for (int64_t q = 0; q < p_.pixels; ++q) std::memcpy(y + q * p_.channels, bytes + q * stride, p_.channels);
+      else
+        table_->transpose(bytes, p_.pixels, p_.channels, stride, p_.pixels, y);
+    }
+  }
+
   Packed p_;
+  const RowsTable* table_;
 };
 
 }  // namespace
 
-OpPtr make_pack(const NodeDef& node, Layout layout) { return std::make_unique<PackOp>(packed_of(node, layout)); }
-OpPtr make_unpack(const NodeDef& node, Layout layout) { return std::make_unique<UnpackOp>(packed_of(node, layout)); }
+OpPtr make_pack(const NodeDef& node, Layout layout, const RowsTable* table) {
+  return std::make_unique<PackOp>(packed_of(node, layout), table);
+}
+OpPtr make_unpack(const NodeDef& node, Layout layout, const RowsTable* table) {
+  return std::make_unique<UnpackOp>(packed_of(node, layout), table);
+}
 
 }  // namespace picojoule

@@ -7,6 +7,8 @@
 namespace picojoule {
 
 // Dense: C order. Packed: the channel is the first row axis (convolutions) or the last (tokens).
+struct RowsTable;
+
 enum class Layout : uint8_t { dense, packed_first, packed_last };
 
 struct Packed {
@@ -23,8 +25,8 @@ Packed packed_of(const NodeDef& node, Layout layout);
 // The same layout by its one name: rows of one axis are packed_last.
 Layout canonical(const NodeDef& node, Layout layout);
 
-OpPtr make_pack(const NodeDef& node, Layout layout);
-OpPtr make_unpack(const NodeDef& node, Layout layout);
+OpPtr make_pack(const NodeDef& node, Layout layout, const RowsTable* table);  // null: one element at a time
+OpPtr make_unpack(const NodeDef& node, Layout layout, const RowsTable* table);
 
 // Max and min pools of binary and ternary spikes as OR and AND of words; `packable` says whether a node is one.
 bool packable_pool(const NodeDef& node, const NodeDef& input);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "rows_ops.h"
+
 namespace picojoule {
 namespace {
 
@@ -65,6 +67,10 @@ int Program::define(const GraphDef& graph, int node, Layout layout) {
   return static_cast<int>(values_.size()) - 1;
 }
 
+bool Program::exists(int node, Layout layout) const {
+  return std::any_of(values_.begin(), values_.end(), [&](auto& v) { return v.node == node && v.layout == layout; });
+}
+
 int Program::value(const GraphDef& graph, int node, Layout layout) {
   int other = -1;
   for (size_t i = values_.size(); i-- > 0;) {
@@ -77,7 +83,7 @@ int Program::value(const GraphDef& graph, int node, Layout layout) {
   if (layout != Layout::dense && values_[other].layout != Layout::dense) other = value(graph, node, Layout::dense);
   const int made = define(graph, node, layout);
   const bool dense = layout == Layout::dense;
-  emit(dense ? make_unpack(def, values_[other].layout) : make_pack(def, layout), dense ? "unpack" : "pack", node, {other},
+  emit(dense ? make_unpack(def, values_[other].layout, table_) : make_pack(def, layout, table_), dense ? "unpack" : "pack", node, {other},
        made);
   return made;
 }
@@ -91,7 +97,8 @@ void Program::emit(OpPtr op, const char* label, int node, std::vector<int> in, i
   steps_.push_back({std::move(op), node, std::move(in), out, state, label});
 }
 
-Program::Program(const GraphDef& graph, const Options& options) : equal_rows_(find_equal_rows(graph)) {
+Program::Program(const GraphDef& graph, const Options& options)
+    : table_(rows_table(options.isa)), equal_rows_(find_equal_rows(graph)) {
   choose(graph, options);
   int inputs = 0, outputs = 0;
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
@@ -109,31 +116,40 @@ Program::Program(const GraphDef& graph, const Options& options) : equal_rows_(fi
       report_.push_back({node.name, node.type, "packed", op->constant_bytes()});
       emit(std::move(op), "packed", i, {in}, out);
     } else {
-      build_scalar(graph, i, slot, options);
+      build_rows(graph, i, slot, options);
     }
   }
   place();
 }
 
-void Program::build_scalar(const GraphDef& graph, int i, int slot, const Options& options) {
+void Program::build_rows(const GraphDef& graph, int i, int slot, const Options& options) {
   std::vector<int> in;
-  for (int from : graph.nodes[i].inputs) in.push_back(value(graph, from, Layout::dense));
+  Defs defs;
+  for (int from : graph.nodes[i].inputs) {
+    in.push_back(value(graph, from, Layout::dense));
+    defs.push_back(&graph.nodes[from]);
+  }
   const int out = define(graph, i, Layout::dense);
-  OpPtr op = make_scalar(graph, i, options, slot);
-  report_.push_back({graph.nodes[i].name, graph.nodes[i].type, "scalar", op->constant_bytes()});
-  emit(std::move(op), "scalar", i, std::move(in), out);
+  OpPtr op = choices_[i].vector ? make_rows(graph.nodes[i], defs, options.stream, options.isa)
+                                : make_scalar(graph, i, options, slot);
+  const char* name = choices_[i].vector ? "vector" : "scalar";
+  report_.push_back({graph.nodes[i].name, graph.nodes[i].type, name, op->constant_bytes()});
+  emit(std::move(op), name, i, std::move(in), out);
 }
 
 void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
   const Choice& choice = choices_[i];
   const NodeDef &node = graph.nodes[i], &input = graph.nodes[node.inputs[0]];
-  const bool dense = choice.synapse == Synapse::dense_rows, fused = choice.neuron >= 0;
-  const int in = value(graph, node.inputs[0],
-                       dense ? Layout::dense : canonical(input, node.type == "Conv" ? Layout::packed_first : Layout::packed_last));
+  const Layout words = canonical(input, node.type == "Conv" ? Layout::packed_first : Layout::packed_last);
+  // Dense bytes take what there is.
+  const bool dense = choice.synapse == Synapse::dense_rows ||
+                     (choice.synapse == Synapse::dense_bytes && !exists(node.inputs[0], words));
+  const bool fused = choice.neuron >= 0;
+  const int in = value(graph, node.inputs[0], dense ? Layout::dense : words);
   const int target = fused ? choice.neuron : i;
   const int out = define(graph, target, fused ? packed_layout(node) : Layout::dense);
   OpPtr op = make_fast(node, input, fused ? &graph.nodes[target] : nullptr, choice.synapse, choice.fused,
-                       options.stream, options.isa);
+                       options.stream, !dense, options.isa);
   const char* name = fused ? name_of(choice.fused) : name_of(choice.synapse);
   // A synapse done with its neuron has its row already and owns the weights.
   if (fused) {

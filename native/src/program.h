@@ -70,18 +70,22 @@ class Program {
     int neuron = -1;       // of a synapse: the neuron done with it
     bool inside = false;   // of a neuron: done with its synapse
     bool packed = false;   // of a pool: on packed words
+    bool vector = false;   // dense rows in vectors (rows_ops.h)
   };
 
   void choose(const GraphDef& graph, const Options& options);
   void choose_pool(const GraphDef& graph, int node, const Options& options);
+  void choose_vector(const GraphDef& graph, int node, const Options& options);
   void choose_synapse(const GraphDef& graph, int node, const Options& options);
   void build_fast(const GraphDef& graph, int node, const Options& options);
-  void build_scalar(const GraphDef& graph, int node, int slot, const Options& options);
+  void build_rows(const GraphDef& graph, int node, int slot, const Options& options);  // scalar or vector
   int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout
+  bool exists(int node, Layout layout) const;
   int define(const GraphDef& graph, int node, Layout layout);
   void emit(OpPtr op, const char* label, int node, std::vector<int> in, int out);
   void place();
 
+  const RowsTable* table_;       // null: scalar
   std::vector<Choice> choices_;  // by node
   std::vector<Value> values_;
   std::vector<Step> steps_;

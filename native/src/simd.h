@@ -54,13 +54,24 @@ inline V32 madd(V16 a, V16 b) {
 #endif
 }
 
-// Sign bits of eight int32 as the low bits of a byte.
-inline uint64_t sign_bits(V32 x) {
+// Sums of neighbouring products of unsigned and signed bytes; sums that pass 16 bits are the caller's fault.
+inline V16 madd_bytes(V unsigned_bytes, V signed_bytes) {
 #if defined(__AVX2__)
-  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)x));
+  return (V16)_mm256_maddubs_epi16((__m256i)unsigned_bytes, (__m256i)signed_bytes);
 #else
-  uint64_t bits = 0;
-  for (int i = 0; i < 8; ++i) bits |= static_cast<uint64_t>(static_cast<uint32_t>(x[i]) >> 31) << i;
+  const V16 a = (V16)unsigned_bytes, b = (V16)signed_bytes;
+  return (a & 255) * ((b << 8) >> 8) + ((a >> 8) & 255) * (b >> 8);
+#endif
+}
+
+// Sign bits of 32 bytes.
+inline uint32_t byte_sign_bits(V x) {
+#if defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_epi8((__m256i)x));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < 4; ++i)  // the product gathers the bits of eight bytes in its top byte
+    bits |= static_cast<uint32_t>(((x[i] >> 7 & 0x0101010101010101ull) * 0x0102040810204080ull) >> 56) << (8 * i);
   return bits;
 #endif
 }

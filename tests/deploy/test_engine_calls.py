@@ -80,8 +80,10 @@ def test_info_reports_memory_and_kernels() -> None:
     assert info["arena_bytes"] > 0
     assert {row["name"] for row in info["nodes"]} == {n.name for n in engine.graph.nodes}
     assert sum(row["bytes"] for row in info["nodes"]) >= 8 * 9 * 70 // 8  # one bit a weight at least
-    assert engine.kernels("conv1") == ["scalar", "event_bits", "event_rows", "dense_rows"]
-    assert engine.kernels("neuron2") == ["scalar", "rows", "planes"]
+    assert engine.kernels("conv1") == [
+        "scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "vector",
+    ]  # fmt: skip
+    assert engine.kernels("neuron2") == ["scalar", "rows", "planes", "vector"]
     assert Engine(spiking_conv(), isa="scalar").kernels("conv1") == ["scalar"]
 
 
@@ -106,7 +108,7 @@ def test_a_decay_that_is_no_power_of_two_leaves_the_planes() -> None:
     tensors = dict(graph.tensors)
     tensors[graph["neuron2"].decay] = np.array([[3]])  # type: ignore[attr-defined]
     odd = graph.replace(tensors=tensors, nodes=graph.nodes)
-    assert Engine(odd).kernels("neuron2") == ["scalar", "rows"]
+    assert Engine(odd).kernels("neuron2") == ["scalar", "rows", "vector"]
     with pytest.raises(PackError, match=r"neuron2.*planes"):
         Engine(odd, kernels={"neuron2": "planes"})
 

@@ -52,9 +52,11 @@ def test_every_kernel_and_node_is_met() -> None:
         kinds |= {type(node).__name__ for node in graph.nodes}
         kernels |= {(row["type"], row["kernel"]) for row in Engine(graph).info()["nodes"]}
     assert kinds == set(g.NODE_TYPES) - {"Opaque"}
-    assert {k for t, k in kernels if t == "Conv"} == {"scalar", "event_bits", "event_rows", "dense_rows"}
-    assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "rows", "planes"}
-    assert {k for t, k in kernels if t == "Pool"} == {"scalar", "packed"}
+    assert {k for t, k in kernels if t == "Conv"} == {
+        "vector", "event_bits", "event_rows", "dense_rows", "dense_bytes",
+    }  # fmt: skip
+    assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "vector", "rows", "planes"}
+    assert {k for t, k in kernels if t == "Pool"} == {"scalar", "packed", "vector"}
 
 
 def test_thread_counts_agree_in_both_splits() -> None:

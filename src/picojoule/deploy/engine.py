@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from picojoule import _native
-from picojoule.core.errors import CausalityError, PackError, ShapeError
+from picojoule.core.errors import CausalityError, KindError, NonFiniteError, PackError, ShapeError
 from picojoule.graph import nodes as g
 
 ISAS = ("auto", "scalar", "generic", "avx2")
@@ -72,10 +72,14 @@ class Engine:
         Args:
             inputs: [B, *shape] or [B, T, *shape] floats or integers; a dict by input name when there are
                 several. Inputs with a table take uint8.
+        Raises:
+            ShapeError: a wrong shape or dtype.
+            NonFiniteError: NaN or infinity; the input is named.
+            KindError: spikes outside the kind of their input; it is named.
         """
         arrays, batch = _prepare(self.graph, inputs, self._steps)
         outputs = _empty(self.graph, batch, self._steps)
-        self._native.run(batch, self._steps, 0, arrays, list(outputs.values()), None)
+        _run(self._native, batch, self._steps, 0, arrays, list(outputs.values()), None)
         return outputs
 
     def stream(self) -> Stream:
@@ -173,7 +177,7 @@ class Stream:
                 for a, node in zip(arrays, self._graph.inputs)
             ]
             outputs = _empty(self._graph, batch, part)
-            self._native.run(batch, part, self.position, chunk, list(outputs.values()), self._state)
+            _run(self._native, batch, part, self.position, chunk, list(outputs.values()), self._state)
             self.position += part
             parts.append(outputs)
         if len(parts) == 1:
@@ -184,6 +188,21 @@ class Stream:
             else parts[-1][node.key]
             for node in self._graph.outputs
         }
+
+
+def _run(native: Any, *call: Any) -> None:
+    """One native call; what it says about the data becomes the error of that fault."""
+    try:
+        native.run(*call)
+    except ValueError as error:
+        text = str(error)
+        if "NaN or infinity" in text:
+            raise NonFiniteError(f"{text}; clean the data first") from error
+        if "its kind of spikes" in text:
+            raise KindError(
+                f"{text}; pass whole spike counts of that kind, or give the model an encoder"
+            ) from error
+        raise
 
 
 def stream_limit(graph: g.Graph) -> int:

@@ -1,0 +1,165 @@
+// Builds vector neurons: by thresholds on the input where no membrane is kept, else step by step in 32 bits.
+
+#include <algorithm>
+#include <limits>
+
+#include "neuron_constants.h"
+#include "rows.h"
+#include "rows_ops.h"
+
+namespace picojoule {
+namespace {
+
+using Wide = __int128;
+
+Wide floor_div(Wide a, Wide b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+
+// Edges of neurons whose spikes depend on x alone: h >= threshold becomes x > edge or its opposite.
+class Edges {
+ public:
+  Edges(const NeuronConstants& n, const Kind& input)
+      : n_(n), low_(input.low()), high_(input.high()), levels_(static_cast<int64_t>(n.thresholds.size()) + n.ternary),
+        edges(static_cast<size_t>(levels_ * n.channels), kNever), base(n.channels, 0), mask(n.channels, 0) {
+    for (int64_t c = 0; c < n.channels; ++c) {
+      const Wide half = n.half_up && n.decay_shift > 0 ? Wide{1} << (n.decay_shift - 1) : 0;
+      const Wide kept = (static_cast<Wide>(n.decay.at(0, c)) * n.v_init.at(0, c) + half) >> n.decay_shift;
+      const Wide bias = kept + n.bias.at(0, c);
+      mask[c] = n.gain.at(0, c) < 0 ? -1 : 0;
+      int64_t l = 0;
+      for (auto& threshold : n.thresholds) reach(l++, c, threshold.at(0, c) - bias, 1);
+      // h <= neg is the opposite of h >= neg + 1.
+      if (n.ternary) {
+        base[c] -= 1;
+        reach(l, c, static_cast<Wide>(n.neg.at(0, c)) + 1 - bias, 1);
+      }
+    }
+  }
+
+  static constexpr int64_t kNever = INT64_MAX;
+
+ private:
+  // Adds [gain x >= target] to the spikes of channel c.
+  void reach(int64_t level, int64_t c, Wide target, int8_t one) {
+    const Wide gain = n_.gain.at(0, c);
+    int64_t& edge = edges[level * n_.channels + c];
+    if (gain == 0) {
+      base[c] += target <= 0 ? one : 0;
+      return;
+    }
+    // gain > 0: x >= ceil(target / gain), that is x > edge; gain < 0: not x > edge with edge = floor(-target / -gain).
+    const Wide at = gain > 0 ? -floor_div(-target, gain) - 1 : floor_div(-target, -gain);
+    const bool always_above = at < low_, never_above = at >= high_;
+    if (gain > 0) base[c] += always_above ? one : 0;
+    else base[c] += always_above ? 0 : one;
+    if (!always_above && !never_above) edge = static_cast<int64_t>(at);
+  }
+
+  const NeuronConstants& n_;
+  Wide low_, high_;
+  int64_t levels_;
+
+ public:
+  Ints edges;
+  std::vector<int8_t> base, mask;
+};
+
+class LevelsOp : public Op {
+ public:
+  LevelsOp(const NeuronConstants& n, const Kind& input, const RowsTable& table) : table_(table) {
+    const Edges made(n, input);
+    base_ = made.base;
+    mask_ = made.mask;
+    const Dtype type = input.storage();
+    edges_.resize(made.edges.size() * bytes_of(type));
+    with_integer(type, [&](auto zero) {
+      using E = decltype(zero);
+      E* to = reinterpret_cast<E*>(edges_.data());
+      for (size_t i = 0; i < made.edges.size(); ++i)
+        to[i] = made.edges[i] == Edges::kNever ? std::numeric_limits<E>::max() : static_cast<E>(made.edges[i]);
+    });
+    job_ = {n.outer, n.channels, n.inner, static_cast<int>(made.edges.size() / n.channels),
+            static_cast<int>(bytes_of(type)), edges_.data(), base_.data(), mask_.data()};
+  }
+  int64_t constant_bytes() const override { return edges_.size() + base_.size() + mask_.size(); }
+  void run(const Call& call) const override {
+    for (int64_t t = 0; t < call.out.rows; ++t) table_.levels(job_, call.in[0].row(t), call.out.as<int8_t>(t));
+  }
+
+ private:
+  const RowsTable& table_;
+  std::vector<std::byte> edges_;
+  std::vector<int8_t> base_, mask_;
+  LevelsJob job_;
+};
+
+class StepOp : public Op {
+ public:
+  StepOp(const NeuronConstants& n, const RowsTable& table) : table_(table), size_(n.outer * n.channels * n.inner) {
+    job_.outer = n.outer, job_.channels = n.channels, job_.inner = n.inner;
+    job_.levels = static_cast<int>(n.thresholds.size());
+    job_.shift = n.decay_shift;
+    job_.half = n.half_up && n.decay_shift > 0 ? 1 << (n.decay_shift - 1) : 0;
+    job_.reset = static_cast<int>(n.reset);
+    job_.ternary = n.ternary;
+    bool steady = true;
+    std::vector<const Plane*> planes{&n.decay, &n.gain, &n.bias, &n.reset_value, &n.neg};
+    for (auto& level : n.thresholds) planes.push_back(&level);
+    for (auto* plane : planes) steady = steady && plane->steady();
+    sets_ = steady ? 1 : n.steps;
+    set_size_ = static_cast<int64_t>(planes.size()) * n.channels;
+    for (int64_t t = 0; t < sets_; ++t)
+      for (auto* plane : planes)
+        for (int64_t c = 0; c < n.channels; ++c) constants_.push_back(static_cast<int32_t>(plane->at(t, c)));
+    for (int64_t c = 0; c < n.channels; ++c) start_.push_back(static_cast<int32_t>(n.v_init.at(0, c)));
+  }
+  int64_t constant_bytes() const override { return (constants_.size() + start_.size()) * 4; }
+  int64_t state_bytes() const override { return size_ * 4; }
+
+  void run(const Call& call) const override {
+    int32_t* v = reinterpret_cast<int32_t*>(call.state);
+    int32_t *x = call.scratch->take<int32_t>(size_), *fired = call.scratch->take<int32_t>(size_);
+    if (call.first == 0)
+      for (int64_t i = 0, row = 0; row < job_.outer * job_.channels; ++row, i += job_.inner)
+        std::fill(v + i, v + i + job_.inner, start_[row % job_.channels]);
+    for (int64_t t = 0; t < call.out.rows; ++t) {
+      StepJob job = job_;
+      const int64_t C = job.channels;
+      const int32_t* at = constants_.data() + std::min(call.first + t, sets_ - 1) * set_size_;
+      job.decay = at, job.gain = at + C, job.bias = at + 2 * C, job.reset_value = at + 3 * C;
+      job.neg = at + 4 * C, job.thresholds = at + 5 * C;
+      if (t == 0 || call.in[0].row_bytes) table_.widen(call.in[0].row(t), static_cast<int>(bytes_of(call.in[0].dtype)), size_, x);
+      table_.step(job, x, v, fired);
+      table_.narrow(fired, size_, static_cast<int>(bytes_of(call.out.dtype)), call.out.row(t));
+    }
+  }
+
+ private:
+  const RowsTable& table_;
+  int64_t size_, sets_ = 1, set_size_ = 0;
+  StepJob job_;
+  std::vector<int32_t> constants_, start_;
+};
+
+bool forgets(const NeuronConstants& n, bool stream) {
+  for (auto* plane : {&n.decay, &n.gain, &n.bias, &n.neg})
+    if (!plane->steady()) return false;
+  for (auto& level : n.thresholds)
+    if (!level.steady()) return false;
+  if (!stream && n.steps == 1) return true;
+  return n.decay.uniform() && n.decay.values[0] == 0;
+}
+
+}  // namespace
+
+OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table) {
+  const NeuronConstants n(node);
+  const int64_t levels = static_cast<int64_t>(n.thresholds.size());
+  if (n.channels * n.steps * (levels + 6) > (int64_t{1} << 22)) return nullptr;
+  if (forgets(n, stream) && node.kind.storage() == Dtype::i8 && levels < 120)
+    return std::make_unique<LevelsOp>(n, input.kind, table);
+  const std::vector<Range> x{{input.kind.low(), input.kind.high()}};
+  if (n.table || n.decay_shift > 30 || !n.reach(x, stream && n.timeless() ? n.kForever : n.steps).fits(31)) return nullptr;
+  return std::make_unique<StepOp>(n, table);
+}
+
+}  // namespace picojoule
