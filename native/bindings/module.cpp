@@ -5,6 +5,8 @@
 #include "train.h"
 
 NB_MODULE(_native, m) {
+  // Constants that Python caches live until the interpreter ends; that is no leak worth a report to users.
+  nanobind::set_leak_warnings(false);
   m.doc() = "Native engine and kernels of picojoule; takes NumPy arrays or raw pointers, never links libtorch.";
   m.attr("__version__") = picojoule::kVersion;
   bind_engine(m);
