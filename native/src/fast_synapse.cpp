@@ -154,7 +154,7 @@ class FastOp : public Op {
       for (int64_t y = 0; y < s.in[1]; ++y) {
         const int64_t to_z = z + s.before[0], to_y = y + s.before[1];
         const int64_t width = std::min(s.in[2], job.image_size[2] - s.before[2]);
-        if (to_z >= job.image_size[0] || to_y >= job.image_size[1]) continue;
+        if (to_z >= job.image_size[0] || to_y >= job.image_size[1] || width <= 0) continue;
         uint8_t* to = image + ((to_z * job.image_size[1] + to_y) * job.image_size[2] + s.before[2]) * C;
         const int8_t* line = from + (z * s.in[1] + y) * s.in[2] * stride;
         for (int64_t x = 0; x < width; ++x, to += C, line += stride)

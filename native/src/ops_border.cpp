@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
 #include "moves.h"
 #include "op.h"
@@ -54,8 +56,33 @@ class InputOp : public Op {
     }
     if (wrong) throw Error("input '" + name_ + "' holds values that its kind of spikes does not allow");
   }
+  // Without branches and calls, so that it vectorises: clamped first, which makes the cast defined; a NaN
+  // becomes the lowest value.
+  template <class From, class To>
+  void quantise_small(const From* from, To* to, int64_t n) const {
+    const double low = static_cast<double>(low_), high = static_cast<double>(high_), scale = scale_;
+    constexpr int64_t kPart = 256;
+    int32_t part[kPart];
+    int bad = 0;
+    for (int64_t begin = 0; begin < n; begin += kPart) {
+      const int64_t count = std::min(kPart, n - begin);
+      const From* x = from + begin;
+      for (int64_t i = 0; i < count; ++i) {
+        double at = static_cast<double>(x[i]) * scale + 0.5;
+        at = at > low ? at : low;
+        at = at < high ? at : high;
+        const int32_t cut = static_cast<int32_t>(at);
+        part[i] = cut - (static_cast<double>(cut) > at ? 1 : 0);
+      }
+      if constexpr (std::is_floating_point_v<From>)
+        for (int64_t i = 0; i < count; ++i) bad |= std::fabs(x[i]) <= std::numeric_limits<From>::max() ? 0 : 1;
+      for (int64_t i = 0; i < count; ++i) to[begin + i] = static_cast<To>(part[i]);
+    }
+    if (bad) throw Error("input '" + name_ + "' holds NaN or infinity");
+  }
   template <class From, class To>
   void quantise(const From* from, To* to, int64_t n) const {
+    if (!spikes_ && high_ < (int64_t{1} << 30)) return quantise_small(from, to, n);
     const double low = static_cast<double>(low_), high = static_cast<double>(high_);
     for (int64_t i = 0; i < n; ++i) {
       const double given = static_cast<double>(from[i]), x = std::floor(given * scale_ + 0.5);
