@@ -172,7 +172,7 @@ def test_folder_rules(tmp_path):
     train(digits_recipe(epochs=1), tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match="already holds a run"):
         Trainer(digits_recipe(epochs=1), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"started with other settings \(train\)"):
+    with pytest.raises(ConfigError, match=r"started with other settings \(train\.epochs was 1, now 2\)"):
         Trainer(digits_recipe(epochs=2), tmp_path / "run", resume=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
@@ -93,6 +94,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.quiet = recipe, Path(folder), quiet
         t = recipe.train
+        # Accelerate keeps one state a process; a second run in it may want another precision.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision=t.precision,
             gradient_accumulation_steps=t.accumulate,
