@@ -15,18 +15,26 @@ from picojoule import compress, models
 TINY = models.list_models("*_tiny")
 
 
-def made(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
+def made(name: str) -> tuple[nn.Module, Tensor]:
     """A tiny model whose BatchNorms pass real activity, in eval mode, and an input."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = models.create_model(name)
     x = 3 * torch.randn(4, *models.model_info(name)["image"])
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.weight, 1.0, 3.0)
             nn.init.normal_(module.bias, std=0.3)
+    return fitted(model, x), x
+
+
+def fitted(model: nn.Module, x: Tensor) -> nn.Module:
+    """The model in eval mode, its BatchNorm statistics taken anew from x."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
             module.momentum = None
     model.train()(x)
-    return model.eval(), x
+    return model.eval()
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -48,15 +56,11 @@ def test_presets_and_strip(name: str) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_pruned_quantized_and_shrunk(name: str) -> None:
-    for seed in range(10):  # a deep net of random weights may fall silent: take the first that is alive
-        model, x = made(name, seed)
-        compress.compress_(model, compress.preset("w4"))
-        compress.prune_(model, {"*": 0.3}, x)
-        masked = model(x)
-        if float((masked - masked[:1]).detach().abs().max()) > 1e-3:
-            break
-    else:
-        pytest.fail("ten seeds gave ten silent networks")
+    model, x = made(name)
+    compress.compress_(model, compress.preset("w4"))
+    compress.prune_(model, {"*": 0.3}, x)
+    masked = fitted(model, x)(x)
+    assert float((masked - masked[:1]).detach().abs().max()) > 1e-3  # the net is alive
     small = compress.shrink(model, x)
     assert torch.allclose(small(x), masked, atol=1e-6)
     assert sum(p.numel() for p in small.parameters()) < 0.8 * sum(p.numel() for p in model.parameters())
