@@ -42,7 +42,9 @@ void pixels_of_bytes(const FastJob& job, int64_t p, const Work& w) {
     if (t == 0 || job.in_row_bytes) {
       const uint8_t* window[M];
       for (int m = 0; m < M; ++m) window[m] = job.image + t * job.image_row_bytes + corner(job, p + m);
-      for (int64_t c = 0; c < job.shape.out_channels; c += 16) multiply_bytes<M, 2>(job, window, c, w.sums);
+      int64_t c = 0;
+      for (; c + 8 < job.shape.out_channels; c += 16) multiply_bytes<M, 2>(job, window, c, w.sums);
+      if (c < job.shape.out_channels) multiply_bytes<M, 1>(job, window, c, w.sums);
     }
     for (int m = 0; m < M; ++m) finish_rows(job, t, p + m, w.sums + m * padded, w.v + m * padded, w.spikes);
   }

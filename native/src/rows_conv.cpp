@@ -48,7 +48,8 @@ class ShiftedOp : public Op {
     for (int64_t z = 0; z < w.in[0]; ++z)
       for (int64_t y = 0; y < w.in[1]; ++y)
         for (int64_t x = 0; x < w.in[2]; ++x)
-          places_.push_back(static_cast<int32_t>(phases_.at(z + w.before[0], y + w.before[1], x + w.before[2])));
+          place(static_cast<int32_t>((z * w.in[1] + y) * w.in[2] + x),
+                static_cast<int32_t>(phases_.at(z + w.before[0], y + w.before[1], x + w.before[2])));
     const int64_t group_in = w.channels_in / w.groups, group_out = w.channels_out / w.groups;
     starts_.push_back(0);
     size_t i = 0;
@@ -67,7 +68,7 @@ class ShiftedOp : public Op {
     for (int64_t o = 0; o < w.channels_out; ++o) bias_.push_back(static_cast<int32_t>(bias[bias.size() == 1 ? 0 : o]));
     count_ = ((w.out[0] - 1) * phases_.extent[1] + w.out[1] - 1) * phases_.extent[2] + w.out[2];
   }
-  int64_t constant_bytes() const override { return taps_.size() * sizeof(Tap) + bias_.size() * 4 + places_.size() * 4; }
+  int64_t constant_bytes() const override { return taps_.size() * sizeof(Tap) + bias_.size() * 4 + pieces_.size() * sizeof(Piece); }
 
   void run(const Call& call) const override {
     const int64_t total = phases_.plane * w_.channels_in;
@@ -89,12 +90,28 @@ class ShiftedOp : public Op {
   }
 
  private:
+  // Pixels that stay neighbours.
+  struct Piece {
+    int32_t from, to, count;
+  };
+  void place(int32_t from, int32_t to) {
+    if (to < 0) return;
+    if (!pieces_.empty()) {
+      Piece& last = pieces_.back();
+      if (last.from + last.count == from && last.to + last.count == to) {
+        ++last.count;
+        return;
+      }
+    }
+    pieces_.push_back({from, to, 1});
+  }
+
   template <class E>
   void lay_out(const E* from, A* x) const {
     const int64_t pixels = w_.in_pixels();
     for (int64_t c = 0; c < w_.channels_in; ++c, from += pixels, x += phases_.plane)
-      for (int64_t i = 0; i < pixels; ++i)
-        if (places_[i] >= 0) x[places_[i]] = static_cast<A>(from[i]);
+      for (const Piece& piece : pieces_)
+        for (int32_t i = 0; i < piece.count; ++i) x[piece.to + i] = static_cast<A>(from[piece.from + i]);
   }
   void add(const A* x, int64_t o, A* y) const {
     const Tap* taps = taps_.data() + starts_[o];
@@ -114,7 +131,8 @@ class ShiftedOp : public Op {
   const RowsTable& table_;
   Window w_;
   Phases phases_;
-  std::vector<int32_t> places_, bias_;
+  std::vector<Piece> pieces_;
+  std::vector<int32_t> bias_;
   std::vector<Tap> taps_;
   Ints starts_;
   int64_t count_;
