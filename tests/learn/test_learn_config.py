@@ -5,6 +5,7 @@ import pytest
 from picojoule.core.errors import ConfigError
 from picojoule.learn import load_recipe, make_recipe, recipe_names
 from picojoule.learn.config import override
+from picojoule.learn.setup import restore_readouts, set_readouts
 
 BASE = {"model": {"name": "spiking_vgg_tiny"}, "data": {"name": "digits"}}
 
@@ -64,3 +65,22 @@ def test_unknown_recipe_and_bad_files(tmp_path):
     bad.write_text("- 1\n")
     with pytest.raises(ConfigError, match="must be a mapping"):
         load_recipe(str(bad))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_takes_a_step(name, tmp_path):
+    """Model, data, augmentation, loss, rule and plan of each recipe fit together."""
+    from picojoule.core.errors import DataError, MissingExtraError
+    from picojoule.learn import Trainer
+
+    recipe = load_recipe(name, ["data.limit=8", "data.batch=8", "data.eval_batch=8", "train.epochs=1"])
+    try:
+        trainer = Trainer(recipe, tmp_path / "run", quiet=True)
+    except (DataError, MissingExtraError) as absent:
+        pytest.skip(f"{name}: {absent}")
+    x, y = next(iter(trainer.feed.train()))
+    modes = set_readouts(trainer.raw, "steps") if trainer.criterion.needs_steps else []
+    trainer._batch(x, y, last=True)
+    restore_readouts(modes)
+    assert trainer.at.step >= 1
+    assert trainer.at.seen == 8
