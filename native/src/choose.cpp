@@ -15,13 +15,16 @@ bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type =
 
 // Analogue inputs: dense. Spike counts of several planes into few channels: dense bytes, since lists of every
 // plane cost more than what zeros would save (measured at 20 to 30 % firing: dense bytes win up to 96 outputs
-// for counts and 16 for single spikes). Else few weight bits: vertical counting; up to 8: rows of bytes.
-std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts) {
+// for counts and 16 for single spikes; without byte products in the instruction set they never do). Else few
+// weight bits: vertical counting; up to 8: rows of bytes.
+std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts, Isa isa) {
   const auto outputs = facts.outputs.size();
   const bool counts = input.kind.name == KindName::integer && input.kind.levels > 1;
   std::vector<Synapse> order;
-  if (outputs <= (counts ? 96 : 16)) order.push_back(Synapse::dense_bytes);
-  if (!input.kind.spikes()) return {Synapse::dense_bytes, Synapse::dense_rows};
+  const bool bytes = isa == Isa::avx2;
+  if (!input.kind.spikes() && bytes) return {Synapse::dense_bytes, Synapse::dense_rows};
+  if (!input.kind.spikes()) return {Synapse::dense_rows};
+  if (bytes && outputs <= (counts ? 96 : 16)) order.push_back(Synapse::dense_bytes);
   if (facts.signs || facts.high - facts.low <= 7) order.push_back(Synapse::event_bits);
   order.insert(order.end(), {Synapse::event_rows, Synapse::dense_bytes, Synapse::dense_rows});
   return order;
@@ -146,7 +149,7 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     const std::string why = refuse(node, input, facts, choice.synapse);
     if (!why.empty()) refuse_kernel(node, wanted, why);
   } else {
-    std::vector<Synapse> order = preferences(input, facts);
+    std::vector<Synapse> order = preferences(input, facts, options.isa);
     if (wanted_neuron == "planes") order = {Synapse::event_bits};
     for (auto kernel : order)
       if (choice.synapse == Synapse::scalar && refuse(node, input, facts, kernel).empty()) choice.synapse = kernel;

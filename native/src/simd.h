@@ -47,6 +47,14 @@ inline V32 widen32(const int8_t* from) {
 inline V32 madd(V16 a, V16 b) {
 #if defined(__AVX2__)
   return (V32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  __m128i x[2], y[2];
+  std::memcpy(x, &a, 32);
+  std::memcpy(y, &b, 32);
+  const __m128i sums[2] = {_mm_madd_epi16(x[0], y[0]), _mm_madd_epi16(x[1], y[1])};
+  V32 out;
+  std::memcpy(&out, sums, 32);
+  return out;
 #else
   V32 out;
   for (int i = 0; i < 8; ++i) out[i] = static_cast<int32_t>(a[2 * i]) * b[2 * i] + static_cast<int32_t>(a[2 * i + 1]) * b[2 * i + 1];
