@@ -20,8 +20,8 @@ PLANS: dict[str, dict[str, Any]] = {
     },
     "fashion-mnist": {
         "models": ("sdt_v3_28", "spiking_vgg_28"),
-        "epochs": 8,
-        "tune": 4,
+        "epochs": 5,
+        "tune": 3,
         "data": {"name": "fashion-mnist", "batch": 128, "augment": {"crop": 2, "flip": True}},
         "train": {"lr": 0.003, "warmup_epochs": 1, "ema": 0.998, "loss": {"label_smoothing": 0.05}},
     },
