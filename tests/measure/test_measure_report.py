@@ -14,8 +14,9 @@ from picojoule import deploy, graph, measure_model, models
 from picojoule.core.errors import ConfigError, DataError, NonFiniteError, ShapeError
 from picojoule.deploy import payload_bytes
 from picojoule.measure import Report, compare, measure_cost, svg, write_html
+from picojoule.measure.agreement import agreement_sentence, price_ratios, rank_agreement
 from picojoule.measure.compared import to_csv, to_latex, write_fronts
-from picojoule.measure.cost import node_times, predicted_and_measured, rank_agreement, read_rapl
+from picojoule.measure.cost import node_times, predicted_and_measured, read_rapl
 
 GOLDEN = Path(__file__).parents[1] / "deploy" / "golden"
 
@@ -235,6 +236,31 @@ def test_node_times_meet_counted_layers():
     same = [{"predicted": k, "measured_us": 2 * k} for k in range(4)]
     assert rank_agreement(same) == pytest.approx(1)
     assert rank_agreement(same[:2]) is None
+
+
+def test_report_says_where_operations_do_not_predict_time(report, tmp_path):
+    times = {"a": (10, 5.0), "b": (20, 10.0), "c": (30, 15.0), "slow": (40, 400.0), "none": (0, 7.0)}
+    rows = [{"name": k, "predicted": p, "measured_us": t} for k, (p, t) in times.items()]
+    assert rank_agreement(rows[:4]) == pytest.approx(1)
+    assert rank_agreement([{**r, "measured_us": -r["measured_us"]} for r in rows[:4]]) == pytest.approx(-1)
+    assert rank_agreement([{**r, "predicted": 3} for r in rows]) is None
+    tied = [{"predicted": p, "measured_us": t} for p, t in ((1, 1), (2, 2), (2, 3))]
+    assert rank_agreement(tied) == rank_agreement(tied[::-1]) == pytest.approx(3**0.5 / 2)
+    assert price_ratios(rows)[0] == ("slow", pytest.approx(20))
+    assert dict(price_ratios(rows))["a"] == pytest.approx(1)
+    sentence = agreement_sentence(rows)
+    assert "1.00 over 4 layers" in sentence
+    assert "slow (20 x)" in sentence
+    assert "none" not in sentence
+    assert agreement_sentence(rows[4:]) == ""
+    timed = Report.from_dict({**report.to_dict(), "node_times": rows})
+    text = write_html(tmp_path / "r.html", [timed]).read_text()
+    assert sentence in text
+    assert "Counted operations against measured time" in text
+    assert sentence in timed.tables()[-1]
+    plot = svg.decades([(p, t, k) for k, (p, t) in times.items()], "x", "y", "t")
+    assert plot.count("<circle") == 4
+    assert svg.decades([], "x", "y", "t") == ""
 
 
 # -- command ---------------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ def _of_run(path: Path, samples: int, options: dict[str, Any], threads: int | No
     from picojoule.cli.road import open_run, raw_inputs
     from picojoule.deploy import load
     from picojoule.measure import measure_cost, measure_model
+    from picojoule.measure.cost import node_times, predicted_and_measured
 
     run = open_run(path)
     x, y = run.samples("test", samples)
@@ -130,6 +131,8 @@ def _of_run(path: Path, samples: int, options: dict[str, Any], threads: int | No
         packed = load(found[0]) if found else None
         raw = raw_inputs(run)[0][:1] if packed is not None else None
         measure_cost(packed, raw, run.model, x[:1], threads=threads).into(report)
+        if packed is not None and raw is not None:
+            report.node_times = predicted_and_measured(report, node_times(packed, raw))
     return report
 
 

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,14 +183,6 @@ def predicted_and_measured(report: Report, times_us: dict[str, float]) -> list[d
         for n in report.layers
         if n["name"] in times_us
     ]
-
-
-def rank_agreement(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Spearman's rank correlation of predicted operations and measured time; None below three layers."""
-    if len(rows) < 3:
-        return None
-    ranks = [np.argsort(np.argsort([row[key] for row in rows])) for key in ("predicted", "measured_us")]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def node_times(packed: Model, raw: np.ndarray, *, rounds: int = 9) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from picojoule.measure import svg
+from picojoule.measure.agreement import agreement_sentence, counted
 from picojoule.measure.report import (
     ENERGY_COLUMNS,
     LAYER_COLUMNS,
@@ -284,17 +285,29 @@ def _plots(r: Report) -> list[str]:
         note = "membranes before firing, from -1 left to 2 right in thresholds of their channel; one sample"
         found.append(_card("Membranes before the threshold", svg.histogram(strips, "membranes"), note))
     if r.node_times:
-        found.append(_per_layer(r.node_times))
+        found += _times(r.node_times)
     return found
 
 
-def _per_layer(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Counted operations against the engine's time, node by node: a constant price would make equal bars."""
-    rates = [(r["name"], 1000 * r["measured_us"] / r["predicted"]) for r in rows if r["predicted"] > 0]
-    plot = svg.bars([(name, [ns], f"{ns:.3g}") for name, ns in rates], "cost")
-    note = (
-        "ns of the native engine for each counted operation (AC + MAC), neurons that run with it included. "
-        "The energy formulas give every accumulate one price; where bars differ, operations do "
-        "not predict time on this machine."
+def _times(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Counted operations against the engine's time: a constant price would put all layers on one line."""
+    known = counted(rows)
+    plot = svg.decades(
+        [(r["predicted"], r["measured_us"], r["name"]) for r in known],
+        "counted operations, AC + MAC",
+        "native engine, us",
+        "operations and time",
     )
-    return _card("Measured time of a counted operation", plot, note)
+    if not plot:
+        return []
+    note = (
+        f"{agreement_sentence(rows)}. The energy formulas give every accumulate one price; layers off the "
+        "line are where operations do not predict time on this machine. Times include the neurons that run "
+        "with a layer."
+    )
+    prices = [(r["name"], 1000 * r["measured_us"] / r["predicted"]) for r in known]
+    bars = svg.bars([(name, [ns], f"{ns:.3g}") for name, ns in prices], "cost")
+    return [
+        _card("Counted operations against measured time", plot, escape(note)),
+        _card("Measured time of a counted operation", bars, "ns of the native engine for each AC or MAC"),
+    ]

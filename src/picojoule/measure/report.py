@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from picojoule.core.errors import ConfigError, suggest
+from picojoule.measure.agreement import agreement_sentence
 
 VERSION = 1
 NOT_MEASURED = "not measured"
@@ -300,6 +301,7 @@ def _notes(r: Report) -> Any:
     lines = [f"{e['model']} leaves out {', '.join(e['leaves_out'])}" for e in r.energy]
     lines += [f"[yellow]warning[/]: {escape(text)}" for text in r.warnings]
     lines += [f"not counted: {escape(text)}" for text in r.not_counted]
+    lines += [f"measured: {escape(agreement_sentence(r.node_times))}"] if r.node_times else []
     lines += [f"note: {escape(text)}" for text in r.assumptions]
     lines += [escape(n["why"]) for n in r.layers if n["arithmetic"] == "MAC"]
     return "\n".join(lines)

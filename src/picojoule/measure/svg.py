@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -109,15 +110,60 @@ def scatter(points: Sequence[tuple[float, float, str]], x_name: str, y_name: str
         body.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         body.append(_text(left - 4, y + 4, f"{value:.1f}", "t m", "end"))
     front = set(pareto([(p[0], p[1]) for p in points]))
-    dots = [place(x, y) for x, y in zip(xs, ys)]
-    lines = [(x - 6, x + 6, y + 4) for x, y in dots]  # what stands already: left, right, baseline
-    for i in sorted(range(len(points)), key=lambda i: -ys[i]):
-        x, y = dots[i]
-        css, name = "s0" if i in front else "open", points[i][2]
+    dots = [(*place(x, y), p[2], i in front) for i, (x, y, p) in enumerate(zip(xs, ys, points))]
+    body += _labelled(dots, left + 0.55 * width)
+    body.append(_text(left + width / 2, top + height + 28, x_name, "t m", "middle"))
+    body.append(_text(left, top + height + 42, f"up: {y_name}; filled: on the front", "t m"))
+    return _svg(top + height + 48, body, title)
+
+
+def decades(points: Sequence[tuple[float, float, str]], x_name: str, y_name: str, title: str) -> str:
+    """Points (x > 0, y > 0, label) on two logarithmic axes, and the line of the median y / x."""
+    points = [p for p in points if p[0] > 0 and p[1] > 0]
+    if not points:
+        return ""
+    left, top, width, height = 46.0, 10.0, WIDTH - 60.0, 220.0
+    xs, ys = [math.log10(p[0]) for p in points], [math.log10(p[1]) for p in points]
+    middle = statistics.median(y - x for x, y in zip(xs, ys))
+    x0, x1 = min(xs) - 0.2, max(xs) + 0.2
+    y0, y1 = min(ys) - 0.2, max(ys) + 0.2
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + width * (x - x0) / (x1 - x0), top + height * (1 - (y - y0) / (y1 - y0))
+
+    body = [f'<rect x="{left}" y="{top}" width="{width}" height="{height}" class="bg"/>']
+    for value, name in _ticks(x0, x1):
+        x, _ = place(math.log10(value), y0)
+        body.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + height}" class="grid"/>')
+        body.append(_text(x, top + height + 13, name, "t m", "middle"))
+    for value, name in _ticks(y0, y1):
+        _, y = place(x0, math.log10(value))
+        body.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        body.append(_text(left - 4, y + 4, name, "t m", "end"))
+    start, end = max(x0, y0 - middle), min(x1, y1 - middle)
+    if start < end:
+        (a, b), (c, d) = place(start, start + middle), place(end, end + middle)
+        body.append(f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}" class="open"/>')
+    body += _labelled([(*place(x, y), p[2], True) for x, y, p in zip(xs, ys, points)], left + 0.55 * width)
+    body.append(_text(left + width / 2, top + height + 28, x_name, "t m", "middle"))
+    body.append(_text(left, top + height + 42, f"up: {y_name}; line: median of up / across", "t m"))
+    return _svg(top + height + 48, body, title)
+
+
+def _labelled(dots: Sequence[tuple[float, float, str, bool]], turn: float) -> list[str]:
+    """Circles (x, y, name, filled) from the top down, names beside them and clear of each other.
+
+    Args:
+        turn: x from which on names stand to the left.
+    """
+    body = []
+    lines = [(x - 6, x + 6, y + 4) for x, y, _, _ in dots]  # what stands already: left, right, baseline
+    for x, y, name, filled in sorted(dots, key=lambda dot: dot[1]):
+        css = "s0" if filled else "open"
         body.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{css}"><title>{escape(name)}</title></circle>'
         )
-        right = x > left + 0.55 * width
+        right = x > turn
         long = 6.2 * len(shorten(name, 24))
         start, base = (x - 8 - long if right else x + 8), y + 4
         while any(start < b and a < start + long and abs(base - line) < 11 for a, b, line in lines):
@@ -126,9 +172,7 @@ def scatter(points: Sequence[tuple[float, float, str]], x_name: str, y_name: str
         body.append(
             _text(x + (-8 if right else 8), base, shorten(name, 24), "t", "end" if right else "start")
         )
-    body.append(_text(left + width / 2, top + height + 28, x_name, "t m", "middle"))
-    body.append(_text(left, top + height + 42, f"up: {y_name}; filled: on the front", "t m"))
-    return _svg(top + height + 48, body, title)
+    return body
 
 
 def _ticks(x0: float, x1: float) -> list[tuple[float, str]]:
