@@ -12,22 +12,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _SUBMODULES = (
-    "claims",
     "cli",
     "compress",
-    "convert",
     "core",
     "data",
     "deploy",
     "encode",
-    "export",
     "graph",
     "layers",
     "learn",
     "measure",
     "models",
     "neurons",
-    "tasks",
     "timeline",
 )
 
