@@ -17,7 +17,7 @@ from picojoule.core.spec import spec
 from picojoule.graph import nodes as g
 from picojoule.graph.rows import Lead, lead_of, regroup, row_axes
 from picojoule.graph.tidy import moved_shape, simplified
-from picojoule.neurons.recurrent import Recurrent, RecurrentLIF
+from picojoule.neurons import Recurrent, RecurrentLIF
 
 T = 2
 

@@ -12,7 +12,7 @@ from picojoule import graph, models, neurons, timeline
 from picojoule.core.errors import ShapeError
 from picojoule.graph import nodes as g
 from picojoule.graph.foreign import spiking
-from picojoule.neurons.recurrent import Recurrent, RecurrentLIF
+from picojoule.neurons import Recurrent, RecurrentLIF
 
 T = 3
 

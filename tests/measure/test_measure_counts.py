@@ -267,7 +267,7 @@ def test_saturated_neurons_are_named():
 
 
 def test_recurrent_cells_are_counted_inside():
-    from picojoule.neurons.recurrent import Recurrent, RecurrentLIF
+    from picojoule.neurons import Recurrent, RecurrentLIF
 
     class Net(nn.Module):
         def __init__(self):

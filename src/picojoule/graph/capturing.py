@@ -260,7 +260,7 @@ def capture_cell(
     """One step of a recurrent cell: inputs x, state0, ..; outputs y, state0, .. .
 
     Args:
-        module: has `cell`, `state_rows(shape)` and `state_kinds` (neurons.recurrent.Recurrent).
+        module: has `cell`, `state_rows(shape)` and `state_kinds` (neurons.Recurrent).
         path: module path inside the model; codes: quantized weights of the whole model by path.
     """
     states = module.state_rows(shape)

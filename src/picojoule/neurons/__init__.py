@@ -15,6 +15,7 @@ from picojoule.neurons.lif import LIF
 from picojoule.neurons.plif import PLIF
 from picojoule.neurons.psn import PSN, MaskedPSN, SlidingPSN
 from picojoule.neurons.quadratic import EIF, QIF
+from picojoule.neurons.recurrent import Recurrent, RecurrentLIF
 from picojoule.neurons.resonate import BRF, RF
 from picojoule.neurons.snntorch import Leaky
 from picojoule.neurons.step import from_step
@@ -47,6 +48,8 @@ __all__ = [
     "MaskedPSN",
     "Membrane",
     "Neuron",
+    "Recurrent",
+    "RecurrentLIF",
     "SlidingPSN",
     "Surrogate",
     "TernaryLIF",
