@@ -199,6 +199,14 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path: Path, monkeypatch, ca
     assert resumed["history"] == json.loads(capsys.readouterr().out)["history"]
 
 
+def test_one_of_several_processes_reports(run: Path, monkeypatch, capsys) -> None:
+    from accelerate import Accelerator
+
+    monkeypatch.setattr(Accelerator, "is_main_process", False)
+    assert main(["train", "digits_vgg", *TINY, "--out", str(run), "--resume", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+
+
 # -- compress ------------------------------------------------------------------------------------------
 
 

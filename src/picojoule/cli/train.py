@@ -91,6 +91,8 @@ def _run(recipe: Any, out: Path | None, resume: bool, quiet: bool, as_json: bool
         again = f"the same command with --resume goes on from step {trainer.at.step}"
         typer.echo(f"stopped; {folder} holds a checkpoint, {again}", err=True)
         raise
+    if not trainer.accelerator.is_main_process:
+        return  # one of several processes reports
     if as_json:
         typer.echo(json.dumps({**asdict(result), "recipe": recipe.to_dict()}))
     else:
