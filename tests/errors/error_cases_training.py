@@ -245,5 +245,7 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     from picojoule.data.augment import RandAugment
 
-    with mock.patch.dict("sys.modules", {"kornia": None, "kornia.augmentation": None}):
+    with mock.patch.dict(
+        "sys.modules", {f"kornia{part}": None for part in ("", ".augmentation", ".augmentation.auto")}
+    ):
         RandAugment(2, 9)(torch.rand(2, 3, 8, 8), torch.zeros(2), torch.Generator())
