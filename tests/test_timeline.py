@@ -85,7 +85,7 @@ def test_bad_input():
         timeline.Readout(4, "median")
     with pytest.raises(ValueError, match="mode must be"):
         timeline.Entry(4, "video")
-    with pytest.raises(ShapeError, match=r"the data has T=5 steps.*built for T=4"):
+    with pytest.raises(ShapeError, match=r"^[\w.]+ \(Entry\): the data has T=5 steps.*built for T=4"):
         net()(torch.zeros(2, 5, 3, dtype=torch.float64))
 
 

@@ -272,6 +272,23 @@ def streaming(active: Stream | None) -> Iterator[None]:
         _current.reset(token)
 
 
+# -- places in a model ---------------------------------------------------------------------------------
+
+
+def module_path(module: nn.Module) -> str:
+    """Path of `module` inside the outermost model that is being called now, for error messages."""
+    frame = sys._getframe(1)
+    found = type(module).__name__
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and owner is not module:
+            for path, child in owner.named_modules():
+                if child is module:
+                    found = f"{path} ({type(module).__name__})"
+        frame = frame.f_back
+    return found
+
+
 # -- entry and readout modules -------------------------------------------------------------------------
 
 
@@ -298,9 +315,9 @@ class Entry(nn.Module):
             return repeat(x, steps)
         if x.dim() < 2 or x.shape[1] != steps:
             raise ShapeError(
-                f"the data has T={x.shape[1] if x.dim() > 1 else None} steps (shape "
-                f"{tuple(x.shape)}), the model "
-                f"was built for T={steps}; pass [B, {steps}, ...] or call set_steps(model, T)"
+                f"{module_path(self)}: the data has T={x.shape[1] if x.dim() > 1 else None} steps (shape "
+                f"{tuple(x.shape)}), the model was built for T={steps}; pass [B, {steps}, ...] or call "
+                "set_steps(model, T)"
             )
         return fold(x)
 

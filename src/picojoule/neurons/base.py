@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import weakref
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +21,7 @@ from picojoule.core.errors import (
 from picojoule.core.kinds import Kind, binary
 from picojoule.core.spec import NeuronSpec
 from picojoule.neurons.expand import Expansion, expansion
+from picojoule.timeline import module_path
 
 
 class Membrane(NamedTuple):
@@ -178,20 +178,6 @@ class Neuron(nn.Module):
             raise ShapeError(f"{key[0] or type(self).__name__}: {wrong}") from None
         active.put(key, fired.state)
         return fired.spikes
-
-
-def module_path(module: nn.Module) -> str:
-    """Path of `module` inside the outermost model that is being called now, for error messages."""
-    frame = sys._getframe(1)
-    found = type(module).__name__
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and owner is not module:
-            for path, child in owner.named_modules():
-                if child is module:
-                    found = f"{path} ({type(module).__name__})"
-        frame = frame.f_back
-    return found
 
 
 # -- a leaf operator for modules without an operator of their own ---------------------------------------

@@ -21,8 +21,9 @@ from torch.autograd.function import once_differentiable
 from picojoule.core.errors import PackError, ShapeError
 from picojoule.core.kinds import ternary
 from picojoule.core.spec import NeuronSpec, spec
-from picojoule.neurons.base import Fired, module_path
+from picojoule.neurons.base import Fired
 from picojoule.neurons.step import StepNeuron
+from picojoule.timeline import module_path
 
 
 class ElasticState(NamedTuple):

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from picojoule.core.errors import ShapeError
 from picojoule.core.spec import NeuronSpec, spec
 from picojoule.neurons import surrogate as sg
-from picojoule.neurons.base import Fired, Neuron, module_path
+from picojoule.neurons.base import Fired, Neuron
 from picojoule.neurons.fire import heaviside
+from picojoule.timeline import module_path
 
 
 class Past(NamedTuple):
