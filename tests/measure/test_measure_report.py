@@ -17,6 +17,7 @@ from picojoule.measure import Report, compare, measure_cost, svg, write_html
 from picojoule.measure.agreement import agreement_sentence, price_ratios, rank_agreement
 from picojoule.measure.compared import to_csv, to_latex, write_fronts
 from picojoule.measure.cost import node_times, predicted_and_measured, read_rapl
+from picojoule.measure.report import total_rows
 
 GOLDEN = Path(__file__).parents[1] / "deploy" / "golden"
 
@@ -212,6 +213,10 @@ def test_cost_of_both_engines(model, data, report):
         assert e.per_second == pytest.approx(1000 / e.median_ms)
     assert found.joules == "not measured" or all(j > 0 for j in found.joules.values())
     copy = found.into(Report.from_dict(report.to_dict()))
+    shown = dict(total_rows(copy))
+    assert shown["samples a second"].startswith("native ")
+    assert "torch" in shown["peak memory of the process"]
+    assert dict(total_rows(report))["samples a second"] == "not measured"
     assert Report.from_json(copy.to_json()) == copy
     with pytest.raises(DataError, match="nothing to time"):
         measure_cost(None, None, None, None)
@@ -260,6 +265,9 @@ def test_report_says_where_operations_do_not_predict_time(report, tmp_path):
     assert sentence in timed.tables()[-1]
     plot = svg.decades([(p, t, k) for k, (p, t) in times.items()], "x", "y", "t")
     assert plot.count("<circle") == 4
+    crowd = svg.decades([(k + 1, k + 2, f"n{k}") for k in range(30)], "x", "y", "t")
+    assert crowd.count("<circle") == 30
+    assert len(re.findall(r"<text[^>]*>n\d+<", crowd)) == svg.NAMED
     assert svg.decades([], "x", "y", "t") == ""
 
 
@@ -277,6 +285,12 @@ def test_verbs(report, packed, tmp_path, capsys):
     assert main([*args, "--plot", str(plot)]) == 0
     assert "vgg.w8" in capsys.readouterr().out
     assert all(p.stat().st_size > 100 for p in (page, table, tex, plot))
+    again = tmp_path / "g.svg"
+    assert main(["measure", str(a), str(b), "--plot", str(again)]) == 0
+    assert "with-memory, its" in " ".join(
+        capsys.readouterr().out.split()
+    )  # the common table names its models
+    assert again.stat().st_size > 100
     assert main(["compare", str(a), "--json"]) == 0
     assert Report.from_dict(json.loads(capsys.readouterr().out)[0]) == report
     assert main(["measure", str(tmp_path / "none.pj")]) == 2

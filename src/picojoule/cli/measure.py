@@ -14,6 +14,7 @@ JSON = typer.Option(False, "--json", help="One JSON document for programs.")
 CSV = typer.Option(None, "--csv", help="Write the table as CSV to this file.")
 LATEX = typer.Option(None, "--latex", help="Write the table as LaTeX (booktabs) to this file.")
 DATA = typer.Option(None, "--data", help="Data set for .pj files, e.g. digits; runs know theirs.")
+PLOT = typer.Option(None, "--plot", help="Fronts: .png, .svg, .pdf or interactive .html.")
 SAMPLES = typer.Option(1000, "--samples", "-n", min=1, help="Images of the test split.")
 
 TERMINAL = (
@@ -32,10 +33,13 @@ def register(app: typer.Typer) -> None:
         samples: int = SAMPLES,
         energy: list[str] = typer.Option([], "--energy", help="Further energy model: preset or chip.yaml."),
         every_step: bool = typer.Option(False, "--every-step", help="Count the first layer T times."),
-        cost: bool = typer.Option(False, "--cost", help="Also time the native engine and PyTorch."),
+        cost: bool = typer.Option(
+            False, "--cost", help="Also time the native engine; for a run folder PyTorch, too."
+        ),
         threads: int = typer.Option(1, "--threads", min=1, help="Threads of --cost."),
         html: Path | None = typer.Option(None, "--html", help="Write a self-contained report to this file."),
         save: Path | None = typer.Option(None, "--save", help="Folder for one JSON report a target."),
+        plot: Path | None = PLOT,
         csv: Path | None = CSV,
         latex: Path | None = LATEX,
         as_json: bool = JSON,
@@ -56,19 +60,19 @@ def register(app: typer.Typer) -> None:
             save.mkdir(parents=True, exist_ok=True)
             for target, report in zip(targets, reports):
                 report.save(save / f"{Path(target).stem}.json")
-        finish(reports, html, csv, latex, as_json)
+        finish(reports, html, csv, latex, plot, as_json)
         if not as_json:
             for report in reports:
                 report.show()
+            if len(reports) > 1:
+                show(reports)
 
     @app.command("compare")
     def compare(
         targets: list[str] = TARGETS,
         data: str | None = DATA,
         samples: int = SAMPLES,
-        plot: Path | None = typer.Option(
-            None, "--plot", help="Fronts: .png, .svg, .pdf or interactive .html."
-        ),
+        plot: Path | None = PLOT,
         html: Path | None = typer.Option(None, "--html", help="Write a self-contained report to this file."),
         csv: Path | None = CSV,
         latex: Path | None = LATEX,
@@ -78,13 +82,9 @@ def register(app: typer.Typer) -> None:
 
         Examples: `pj compare runs/*`, `pj compare a.json b.json --plot fronts.svg --latex table.tex`.
         """
-        from picojoule.measure.compared import write_fronts
-
         quiet = as_json or not sys.stderr.isatty()
         reports = [report_of(t, data, samples, {}, None, progress=not quiet) for t in targets]
-        rows = finish(reports, html, csv, latex, as_json)
-        if plot is not None:
-            write_fronts(plot, rows)
+        finish(reports, html, csv, latex, plot, as_json)
         if not as_json:
             show(reports)
 
@@ -193,11 +193,16 @@ def file_inputs(model: Any, data: str, samples: int) -> tuple[Any, Any]:
 
 
 def finish(
-    reports: list[Any], html: Path | None, csv: Path | None, latex: Path | None, as_json: bool
-) -> list[dict[str, Any]]:
-    """Files and JSON that both verbs write; the rows of the common table."""
+    reports: list[Any],
+    html: Path | None,
+    csv: Path | None,
+    latex: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Files and JSON that both verbs write."""
     from picojoule.measure import compare, write_html
-    from picojoule.measure.compared import to_csv, to_latex
+    from picojoule.measure.compared import to_csv, to_latex, write_fronts
 
     rows = compare(reports)
     if html is not None:
@@ -206,24 +211,33 @@ def finish(
         csv.write_text(to_csv(rows))
     if latex is not None:
         latex.write_text(to_latex(rows))
+    if plot is not None:
+        write_fronts(plot, rows)
     if as_json:
         typer.echo(json.dumps([r.to_dict() for r in reports]))
-    return rows
 
 
 def show(reports: list[Any]) -> None:
     """The common table for people."""
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from picojoule.measure.html import comparison_rows
+    from picojoule.measure.html import COLUMN_MODELS, comparison_rows
 
     columns, rows = comparison_rows(reports)
     kept = [i for i, column in enumerate(columns) if column in TERMINAL]
-    table = Table(title="per inference; energies by formula", title_justify="left")
+    table = Table(
+        title="per inference; energies by formula",
+        title_justify="left",
+        caption=COLUMN_MODELS,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for i in kept:
-        table.add_column(columns[i], justify="right" if i else "left", no_wrap=not i)
+        table.add_column(columns[i], justify="right" if i else "left", no_wrap=i < 2, overflow="fold")
     for row in rows:
         table.add_row(*(escape(row[i]) for i in kept))
     Console().print(table)

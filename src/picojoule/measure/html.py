@@ -145,6 +145,12 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+COLUMN_MODELS = (
+    "ops: operations alone, models ops-fp32 and ops-deployed; total: model with-memory, its stationary or "
+    "event bound; what each leaves out stands in the report of one network"
+)
+
+
 def comparison_rows(reports: Sequence[Report]) -> tuple[list[str], list[list[str]]]:
     """Columns and cells of the table of several networks."""
     columns = [
@@ -183,7 +189,8 @@ def size_of(r: Report) -> float:
 
 def _comparison(reports: Sequence[Report]) -> str:
     columns, rows = comparison_rows(reports)
-    return f'<h2>All networks</h2><div class="card wide">{_table(columns, rows)}</div>'
+    note = f'<p class="mute">{COLUMN_MODELS}</p>'
+    return f'<h2>All networks</h2><div class="card wide">{_table(columns, rows)}{note}</div>'
 
 
 def _fronts(reports: Sequence[Report]) -> str:
@@ -277,16 +284,23 @@ def _plots(r: Report) -> list[str]:
         key += '<span class="key" style="background:var(--b)"></span>memory; model with-memory, stationary'
         found.append(_card("Energy by layer", svg.bars(energy, "energy"), key))
     if r.neurons:
-        strips = [(n["name"], n["histogram"], f"{100 * n['dead']:.0f} % dead") for n in r.neurons]
-        note = "neurons by the share of steps in which they fire, 0 left to 1 right; heights are square roots"
+        strips = [(n["name"], n["histogram"], _still(n)) for n in r.neurons]
+        note = "neurons by the share of steps in which they fire, 0 left to 1 right; heights are square "
+        note += "roots; beside them, % of neurons dead (never fire) / saturated (always at their maximum)"
         found.append(_card("How often neurons fire", svg.histogram(strips, "histogram"), note))
     if r.membranes:
         strips = [(m["layer"], m["counts"], f"{100 * m['above']:.0f} % fire") for m in r.membranes]
-        note = "membranes before firing, from -1 left to 2 right in thresholds of their channel; one sample"
+        note = "membranes before firing, from -1 left to 2 right in thresholds of their channel; one sample; "
+        note += f"{len(r.membranes)} of {len(r.neurons)} layers: "
+        note += "of the first 16, those whose thresholds are positive"
         found.append(_card("Membranes before the threshold", svg.histogram(strips, "membranes"), note))
     if r.node_times:
         found += _times(r.node_times)
     return found
+
+
+def _still(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['dead']:.0f} / {100 * row['saturated']:.0f} %"
 
 
 def _times(rows: Sequence[dict[str, Any]]) -> list[str]:

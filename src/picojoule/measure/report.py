@@ -186,13 +186,11 @@ def _table(title: str, columns: list[str], left: int = 1) -> Any:
 def total_rows(r: Report) -> list[tuple[str, str]]:
     """What the first table says, as (name, value)."""
     error = "" if r.spikes_error is None else f" ± {amount(r.spikes_error)}"
-    measured = (
-        r.latency
-        if isinstance(r.latency, str)
-        else ", ".join(
-            f"{k} {v['median_ms']:.3g} ms (p95 {v['p95_ms']:.3g})" for k, v in r.latency["engines"].items()
-        )
-    )
+    engines = {} if isinstance(r.latency, str) else r.latency["engines"]
+    measured = ", ".join(f"{k} {v['median_ms']:.3g} ms (p95 {v['p95_ms']:.3g})" for k, v in engines.items())
+    speed = ", ".join(f"{k} {amount(v['per_second'])}" for k, v in engines.items())
+    peaks = {k: v["peak_mib"] for k, v in engines.items() if v["peak_mib"] is not None}
+    memory = ", ".join(f"{k} {v:.0f} MiB" for k, v in peaks.items())
     energy = (
         r.joules
         if isinstance(r.joules, str)
@@ -214,7 +212,9 @@ def total_rows(r: Report) -> list[tuple[str, str]]:
         ("AC, MAC", f"{amount(r.AC)}, {amount(r.MAC)}"),
         ("dense operations of T steps", amount(r.dense_ops)),
         ("first layer", r.first_layer_policy),
-        ("latency", measured),
+        ("latency", measured or NOT_MEASURED),
+        ("samples a second", speed or NOT_MEASURED),
+        ("peak memory of the process", memory or NOT_MEASURED),
         ("energy by a power counter", energy),
     ]
 

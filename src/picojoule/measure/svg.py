@@ -11,6 +11,7 @@ from typing import Any
 WIDTH = 360
 LABEL = 132  # room for layer names
 ROW = 19
+NAMED = 4  # points with a name beside them in a crowded plot
 
 
 def _svg(height: float, body: list[str], title: str) -> str:
@@ -118,7 +119,11 @@ def scatter(points: Sequence[tuple[float, float, str]], x_name: str, y_name: str
 
 
 def decades(points: Sequence[tuple[float, float, str]], x_name: str, y_name: str, title: str) -> str:
-    """Points (x > 0, y > 0, label) on two logarithmic axes, and the line of the median y / x."""
+    """Points (x > 0, y > 0, label) on two logarithmic axes, and the line of the median y / x.
+
+    Of many points only the `NAMED` furthest from the line are filled and named; the others show their names
+    under the pointer.
+    """
     points = [p for p in points if p[0] > 0 and p[1] > 0]
     if not points:
         return ""
@@ -144,7 +149,11 @@ def decades(points: Sequence[tuple[float, float, str]], x_name: str, y_name: str
     if start < end:
         (a, b), (c, d) = place(start, start + middle), place(end, end + middle)
         body.append(f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}" class="open"/>')
-    body += _labelled([(*place(x, y), p[2], True) for x, y, p in zip(xs, ys, points)], left + 0.55 * width)
+    off = sorted(range(len(points)), key=lambda i: -abs(ys[i] - xs[i] - middle))
+    named = set(off if len(points) <= NAMED else off[:NAMED])
+    dots = [(*place(x, y), p[2]) for x, y, p in zip(xs, ys, points)]
+    body += [_dot(*dots[i], "open") for i in range(len(points)) if i not in named]
+    body += _labelled([(*dots[i], True) for i in sorted(named)], left + 0.55 * width)
     body.append(_text(left + width / 2, top + height + 28, x_name, "t m", "middle"))
     body.append(_text(left, top + height + 42, f"up: {y_name}; line: median of up / across", "t m"))
     return _svg(top + height + 48, body, title)
@@ -160,9 +169,7 @@ def _labelled(dots: Sequence[tuple[float, float, str, bool]], turn: float) -> li
     lines = [(x - 6, x + 6, y + 4) for x, y, _, _ in dots]  # what stands already: left, right, baseline
     for x, y, name, filled in sorted(dots, key=lambda dot: dot[1]):
         css = "s0" if filled else "open"
-        body.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{css}"><title>{escape(name)}</title></circle>'
-        )
+        body.append(_dot(x, y, name, css))
         right = x > turn
         long = 6.2 * len(shorten(name, 24))
         start, base = (x - 8 - long if right else x + 8), y + 4
@@ -173,6 +180,10 @@ def _labelled(dots: Sequence[tuple[float, float, str, bool]], turn: float) -> li
             _text(x + (-8 if right else 8), base, shorten(name, 24), "t", "end" if right else "start")
         )
     return body
+
+
+def _dot(x: float, y: float, name: str, css: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{css}"><title>{escape(name)}</title></circle>'
 
 
 def _ticks(x0: float, x1: float) -> list[tuple[float, str]]:
