@@ -17,6 +17,7 @@ from picojoule.measure.energy import (
     FP32,
     INT8,
     MEMORY,
+    PRESETS,
     EnergyModel,
     LayerTraffic,
     energy_model,
@@ -98,6 +99,16 @@ def test_access_energy_is_monotone_with_its_anchors():
     assert sram_pj_per_bit(8 << 10) == 10 / 64
     assert sram_pj_per_bit(32 << 10) == 20 / 64
     assert sram_pj_per_bit(1 << 20) == sram_pj_per_bit(1 << 30) == 100 / 64
+
+
+def test_a_layer_beyond_a_mebibyte_lies_in_dram():
+    def weights(number, model):
+        return memory_pj(LayerTraffic(0, number, 8, 16, 16, 2, 0, 16), model, "stationary")["weights"]
+
+    dram = PRESETS["with-dram"]
+    assert weights(1 << 20, dram) == weights(1 << 20, MEMORY)
+    assert weights(1 << 21, dram) == pytest.approx((1 << 21) * 8 * 2 * 20)
+    assert weights(1 << 21, dram) / weights(1 << 21, MEMORY) == pytest.approx(12.8)
 
 
 def test_sparse_events_are_stored_as_addresses_dense_ones_as_a_bitmap():

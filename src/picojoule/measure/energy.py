@@ -144,7 +144,18 @@ MEMORY = EnergyModel(
     source=_OPS + "; operations as in ops-deployed; SRAM per 64-bit access by size, capped at 1 MiB",
     leaves_out=("control", "leakage", "input and output conversion", "off-chip DRAM"),
 )
-PRESETS = {m.name: m for m in (FP32, FP16, INT8, DEPLOYED, MEMORY)}
+DRAM = EnergyModel(
+    "with-dram",
+    mac=0.3,
+    ac=0.05,
+    memory=True,
+    by_bits=True,
+    sram=(*SRAM_PJ_PER_64_BIT, (1024 * 1024 + 1, 64 * DRAM_PJ_PER_BIT[0])),
+    source=_OPS + "; as with-memory, but weights, potentials or events of a layer beyond 1 MiB lie in DRAM, "
+    "at the low end of 1300 to 2600 pJ per 64-bit access",
+    leaves_out=("control", "leakage", "input and output conversion", "DRAM of small layers that do not fit"),
+)
+PRESETS = {m.name: m for m in (FP32, FP16, INT8, DEPLOYED, MEMORY, DRAM)}
 
 
 def energy_model(name_or_file: str) -> EnergyModel:
