@@ -188,6 +188,7 @@ def test_bad_input_is_told_before_training(tmp_path):
 
     refused(ConfigError, "did you mean 'spiking_vgg_tiny'", model={"name": "spiking_vgg_tyni"})
     refused(ConfigError, "did you mean 'digits'", data={"name": "digitz"})
+    refused(ConfigError, "use the loss 'ce'", train={"rule": "sltt", "loss": {"name": "tet"}})
     refused(ConfigError, "learning rule", train={"rule": "bppt"})
     refused(ConfigError, "preset", compress="w99")
     refused(DataError, "num_classes", model={"name": "spiking_vgg_tiny", "args": {"num_classes": 7}})

@@ -103,8 +103,12 @@ class Trainer:
         )
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         set_seed(recipe.seed)
-        if t.rule not in RULES:
-            RULES.get(t.rule)
+        rule = RULES.get(t.rule)
+        if t.loss.name == "tet" and getattr(rule, "stepwise", False):
+            raise ConfigError(
+                f"train.loss.name='tet' needs the logits of all steps at once, train.rule={t.rule!r} gives "
+                "one at a time; use the loss 'ce', or the rule 'bptt'"
+            )
         if world > 1 and t.rule != "bptt":
             raise ConfigError(f"train.rule={t.rule!r} runs in one process; use 'bptt' with {world} processes")
         self._open_folder(resume)
@@ -123,7 +127,7 @@ class Trainer:
         self.updates_per_epoch = math.ceil(self.feed.batches / t.accumulate)
         self.total = max(1, self.updates_per_epoch * t.epochs)
         self.warmup = min(self.total - 1, round(t.warmup_epochs * self.updates_per_epoch))
-        self.rule = RULES.get(t.rule)()
+        self.rule = rule()
         self.at = _Position()
         self.pending = 0
         self._began = self._saved = time.monotonic()

@@ -62,6 +62,7 @@ class SLTT:
     """
 
     realtime = False
+    stepwise = True  # never sees the logits of all steps at once
 
     def __call__(self, engine: Engine, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """See Rule."""
