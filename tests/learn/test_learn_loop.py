@@ -16,6 +16,8 @@ from learn_helpers import digits_recipe
 from picojoule.core.errors import CheckpointError, ConfigError, DataError, NonFiniteError, PicojouleError
 from picojoule.learn import Trainer, load_checkpoint, make_recipe, train
 from picojoule.learn.logs import read_metrics
+from picojoule.learn.setup import _check_outputs
+from picojoule.models import create_model
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -192,6 +194,8 @@ def test_bad_input_is_told_before_training(tmp_path):
     refused(ConfigError, "learning rule", train={"rule": "bppt"})
     refused(ConfigError, "preset", compress="w99")
     refused(DataError, "num_classes", model={"name": "spiking_vgg_tiny", "args": {"num_classes": 7}})
+    with pytest.raises(DataError, match=r"cannot take samples of shape \(4, 24\)"):
+        _check_outputs(create_model("spiking_vgg_tiny", T=4, mode="frames"), torch.zeros(2, 4, 24), 10)
     refused(CheckpointError, "nothing at", start=str(tmp_path / "absent"))
     train(digits_recipe(epochs=0), tmp_path / "other", quiet=True)
     refused(

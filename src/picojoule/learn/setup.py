@@ -111,7 +111,13 @@ def prepare(recipe: Recipe, data: Any = None) -> Task:
 @torch.no_grad()
 def _check_outputs(model: nn.Module, example: Tensor, classes: int) -> None:
     training = model.training
-    out = model.eval()(example)
+    try:
+        out = model.eval()(example)
+    except RuntimeError as error:
+        raise DataError(
+            f"the model cannot take samples of shape {tuple(example.shape[1:])}: {error}; choose a network "
+            "for this kind of data, or other data.options"
+        ) from error
     model.train(training)
     if out.shape != (example.shape[0], classes):
         raise DataError(
