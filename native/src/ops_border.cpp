@@ -119,9 +119,16 @@ class OutputOp : public Op {
 
 class RepeatOp : public Op {
  public:
+  // A file may declare the repeated edge wider than the one it repeats; both hold the same integers.
   void run(const Call& call) const override {
-    for (int64_t t = 0; t < call.out.rows; ++t)
-      std::memcpy(call.out.row(t), call.in[0].row(0), call.out.size * bytes_of(call.out.dtype));
+    const View& in = call.in[0];
+    for (int64_t t = 0; t < call.out.rows; ++t) {
+      if (in.dtype == call.out.dtype) {
+        std::memcpy(call.out.row(t), in.row(0), call.out.size * bytes_of(call.out.dtype));
+        continue;
+      }
+      with_integer(in.dtype, [&](auto zero) { narrow(in.as<decltype(zero)>(0), call.out, t); });
+    }
   }
 };
 

@@ -324,3 +324,15 @@ def test_profile_names_every_step() -> None:
     rows = engine.profile(spikes(2, 4))
     assert ("neuron2", "event_bits+planes") in {(row["node"], row["what"]) for row in rows}
     assert all(row["seconds"] >= 0 for row in rows)
+
+
+@pytest.mark.parametrize("bits", [12, 20, 40])
+def test_repeat_onto_a_wider_edge(bits: int) -> None:
+    """Found by mutation under AddressSanitizer: the copy read beyond a narrower row."""
+    b = Builder(np.random.default_rng(0), 3)
+    x = b.add(g.Input, (), kinds.fixed(8, 0), (5,), 0)
+    b.output(b.add(g.Repeat, (x,), kinds.fixed(bits, 0), (5,), 3), "y")
+    data = np.array([[1.0, -2.0, 3.0, 127.0, -128.0], [0.0, 5.0, -6.0, 7.0, 8.0]])
+    for isa in ("scalar", "generic", "auto"):
+        got = Engine(b.graph(), isa=isa)(data)["y"]
+        assert np.array_equal(got, np.repeat(data[:, None].astype(np.int64), 3, axis=1))
