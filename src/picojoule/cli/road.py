@@ -20,6 +20,8 @@ from picojoule.learn.feed import Feed
 from picojoule.learn.setup import Task, prepare
 
 GATE_SAMPLES = 2000
+# The first layer is computed on 16-bit inputs either way, and coarser ones flip spikes of its neurons.
+INPUT_FRAC = 12
 
 
 @dataclass
@@ -131,7 +133,9 @@ def pack_run(run: Run, path: Path, grid: str | int = "search", progress: bool = 
     `reference_equals_snapped`, True when the snapped model in float64 gives these numbers, too.
     """
     x, y = gate_samples(run)
-    result = graph.pack(run.model, x, y, grid=grid, progress=progress)
+    base = graph.Grid(input_frac=INPUT_FRAC)
+    chosen = grid if isinstance(grid, str) else replace(base, frac=grid)
+    result = graph.pack(run.model, x, y, grid=chosen, base=base, progress=progress)
     snapped = with_bytes(run, result.graph)
     figures = check_packed(run, snapped, result.model)
     data, recipe = run.task.data, run.recipe
