@@ -35,8 +35,9 @@ print(model.card["about"], model.card["classes"][:3])
 or `pj run fashion_vgg_w1 image.png`. Pixels are 0..255; a Fashion-MNIST image is white on black, 28 x 28.
 Every figure below stands in the file's own card (`pj inspect NAME`). *Parity*: the native engine gave the
 reference interpreter's integers on every image of the test split, and the reference those of the snapped
-model in float64. *Operations* are exact counts on the first 500 test images (all 360 of the
-digits); energy is by the model named, which leaves out what [Measuring](measure.md) says. This page is written by `scripts/make_zoo.py`.
+model in float64. *Operations* are exact counts on the first 500 test images (all 360 of the digits); energy
+is by the model named, which leaves out what [Measuring](measure.md) says. This page is written by
+`scripts/make_zoo.py`.
 """
 
 
