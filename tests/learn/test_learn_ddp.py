@@ -53,7 +53,11 @@ def launch(script: str, *args: str, world: int = 2) -> None:
         for r in range(world)
     ]
     errors = [p.communicate(timeout=300)[1] for p in procs]
-    assert all(p.returncode == 0 for p in procs), errors[0].decode()[-3000:]
+    told = [
+        f"rank {r} ended with {p.returncode}: {e.decode()[-2000:]}"
+        for r, (p, e) in enumerate(zip(procs, errors))
+    ]
+    assert all(p.returncode == 0 for p in procs), "\n".join(told)
 
 
 def test_shared_batchnorm_equals_one_process(tmp_path):

@@ -29,6 +29,7 @@ from picojoule.learn.checkpoint import (
     write_atomic,
 )
 from picojoule.learn.config import Recipe, differing
+from picojoule.learn.distributed import leave_group_at_exit
 from picojoule.learn.ema import EMA
 from picojoule.learn.feed import Feed
 from picojoule.learn.logs import RunLog
@@ -102,6 +103,8 @@ class Trainer:
             cpu=not torch.cuda.is_available(),
         )
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if world > 1:
+            leave_group_at_exit()
         set_seed(recipe.seed)
         rule = RULES.get(t.rule)
         if t.loss.name == "tet" and getattr(rule, "stepwise", False):
