@@ -9,6 +9,7 @@ NB_MODULE(_native, m) {
   nanobind::set_leak_warnings(false);
   m.doc() = "Native engine and kernels of picojoule; takes NumPy arrays or raw pointers, never links libtorch.";
   m.attr("__version__") = picojoule::kVersion;
+  m.attr("__binding__") = picojoule::kBinding;
   bind_engine(m);
   bind_train(m);
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,7 @@ from error_cases import (
 
 import picojoule
 from picojoule import deploy
+from picojoule.core.native import native
 from picojoule.neurons import PSN
 
 # -- packed files --------------------------------------------------------------------------------------
@@ -206,3 +209,14 @@ def _(folder: Path) -> None:
 
     (folder / "digit.txt").write_text("7")
     execute(str(GOLDEN), folder / "digit.txt", 1)
+
+
+@case(
+    RUNNING,
+    "A native module that was built from other sources than the Python files beside it.",
+    "Build it again; after a change of branch in a source tree this is the usual cause.",
+)
+def _(folder: Path) -> None:
+    stale = SimpleNamespace(__file__="picojoule/_native.so", __binding__=0)
+    with mock.patch.object(importlib, "import_module", return_value=stale):
+        native()

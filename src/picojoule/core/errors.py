@@ -54,6 +54,10 @@ class MissingExtraError(PicojouleError, ImportError):
     """An optional dependency is absent; the message names the extra to install."""
 
 
+class BuildError(PicojouleError, RuntimeError):
+    """The native module was built from other sources than the Python files beside it."""
+
+
 def need_extra(package: str, extra: str) -> MissingExtraError:
     """Error for an absent optional package.
 

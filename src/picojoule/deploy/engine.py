@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from picojoule import _native
 from picojoule.core.errors import CausalityError, KindError, NonFiniteError, PackError, ShapeError
+from picojoule.core.native import native
 from picojoule.graph import nodes as g
 
+_native = native()
 ISAS = ("auto", "scalar", "generic", "avx2")
 MOVES = ("view", "permute", "slice", "expand", "pad", "flip", "roll")
 STREAM_LIMIT = 1 << 31  # steps; 64-bit membranes cannot overflow before

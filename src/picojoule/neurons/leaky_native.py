@@ -9,7 +9,6 @@ the extension), `apply` answers None and the PyTorch path runs.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -18,12 +17,13 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # tracers must see tensor operations
 
 from picojoule.core.errors import ConfigError
+from picojoule.core.native import native
 from picojoule.neurons import surrogate as sg
 from picojoule.neurons.fire import FireRule
 from picojoule.neurons.leaky_kernel import LeakyParams, Number
 
 try:
-    _native: Any = importlib.import_module("picojoule._native")
+    _native: Any = native()
 except ImportError:  # a source tree without a build: everything runs on PyTorch
     _native = None
 
