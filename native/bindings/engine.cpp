@@ -149,6 +149,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("state_bytes", &Engine::state_bytes)
       .def_prop_ro("arena_bytes", &Engine::arena_bytes)
       .def_prop_ro("isa", &Engine::isa)
+      .def_static("isas", &Engine::isas)
       .def("kernels", &Engine::kernels)
       .def("info", [](const Engine& engine) {
         nb::list rows;

@@ -21,7 +21,7 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
   const auto outputs = facts.outputs.size();
   const bool counts = input.kind.name == KindName::integer && input.kind.levels > 1;
   std::vector<Synapse> order;
-  const bool bytes = isa == Isa::avx2;
+  const bool bytes = multiplies_bytes(isa);
   if (!input.kind.spikes() && bytes) return {Synapse::dense_bytes, Synapse::dense_rows};
   if (!input.kind.spikes()) return {Synapse::dense_rows};
   if (bytes && outputs <= (counts ? 96 : 16)) order.push_back(Synapse::dense_bytes);

@@ -8,17 +8,6 @@
 namespace picojoule {
 namespace {
 
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
-
-Isa parse_isa(const std::string& name) {
-  if (name == "scalar") return Isa::scalar;
-  if (name == "generic") return Isa::generic;
-  if (name == "auto") return has_avx2() ? Isa::avx2 : Isa::generic;
-  if (name != "avx2") throw Error("isa must be auto, scalar, generic or avx2, got '" + name + "'");
-  if (!has_avx2()) throw Error("this processor has no AVX2; use isa='auto'");
-  return Isa::avx2;
-}
-
 Options program_options(const EngineOptions& options) {
   Options made;
   made.isa = parse_isa(options.isa);
@@ -179,8 +168,12 @@ const GraphDef& Engine::graph() const { return *impl_->graph; }
 int64_t Engine::state_bytes() const { return impl_->program.state_bytes(); }
 int64_t Engine::arena_bytes() const { return impl_->program.arena_bytes(); }
 
-std::string Engine::isa() const {
-  return impl_->isa == Isa::avx2 ? "avx2" : impl_->isa == Isa::generic ? "generic" : "scalar";
+std::string Engine::isa() const { return name_of(impl_->isa); }
+
+std::vector<std::string> Engine::isas() {
+  std::vector<std::string> names;
+  for (Isa isa : instruction_sets()) names.push_back(name_of(isa));
+  return names;
 }
 
 std::vector<NodeInfo> Engine::info() const {

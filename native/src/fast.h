@@ -106,8 +106,8 @@ struct FastTable {
   void (*dense_bytes)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
 };
 
-extern const FastTable kFastGeneric;
-extern const FastTable kFastAvx2;
+// Each exists on processors of its kind (isa.h).
+extern const FastTable kFastGeneric, kFastNeon, kFastAvx2, kFastAvx512;
 
 // Membrane widths that the plane kernels are built for.
 inline constexpr int kWidths[] = {8, 10, 12, 14, 16, 18, 20, 24, 32, 48};

@@ -4,12 +4,6 @@ namespace {
 
 constexpr int kMaxPlanes = 64;  // of a count or membrane
 
-inline void full_add(V& carry, V& sum, V a, V b, V c) {
-  const V u = a ^ b;
-  carry = (a & b) | (u & c);
-  sum = u ^ c;
-}
-
 template <int Lists>
 struct Rows {
   const uint8_t* base;

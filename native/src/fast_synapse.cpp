@@ -357,8 +357,7 @@ class FastOp : public Op {
 
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
                 bool stream, bool packed, Isa isa) {
-  const FastTable& table = isa == Isa::avx2 ? kFastAvx2 : kFastGeneric;
-  return std::make_unique<FastOp>(synapse, input, neuron, kernel, fused, stream, packed, table, *rows_table(isa));
+  return std::make_unique<FastOp>(synapse, input, neuron, kernel, fused, stream, packed, fast_table(isa), *rows_table(isa));
 }
 
 }  // namespace picojoule

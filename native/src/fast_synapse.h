@@ -3,13 +3,12 @@
 
 #include <string>
 
+#include "isa.h"
 #include "neuron_constants.h"
 #include "op.h"
 #include "packed.h"
 
 namespace picojoule {
-
-enum class Isa { scalar, generic, avx2 };
 
 enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes };
 enum class Fused : uint8_t { none, rows, planes };

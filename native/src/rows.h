@@ -58,7 +58,7 @@ struct RowsTable {
   void (*transpose)(const int8_t* x, int64_t rows, int64_t columns, int64_t x_stride, int64_t y_stride, int8_t* y);
 };
 
-extern const RowsTable kRowsGeneric;
-extern const RowsTable kRowsAvx2;
+// Each exists on processors of its kind (isa.h).
+extern const RowsTable kRowsGeneric, kRowsNeon, kRowsAvx2, kRowsAvx512;
 
 }  // namespace picojoule

@@ -215,10 +215,6 @@ bool affine_fits(const NodeDef& node, const Defs& in) {
 
 }  // namespace
 
-const RowsTable* rows_table(Isa isa) {
-  return isa == Isa::scalar ? nullptr : isa == Isa::avx2 ? &kRowsAvx2 : &kRowsGeneric;
-}
-
 OpPtr make_rows(const NodeDef& node, const Defs& in, bool stream, Isa isa) {
   if (isa == Isa::scalar) return nullptr;
   const RowsTable& table = *rows_table(isa);

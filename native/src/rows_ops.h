@@ -9,8 +9,6 @@ namespace picojoule {
 // The kernel "vector" of a node, or null when its values do not fit one; `stream` as in NeuronConstants.
 OpPtr make_rows(const NodeDef& node, const Defs& inputs, bool stream, Isa isa);
 
-const RowsTable* rows_table(Isa isa);  // null for scalar
-
 // One family a file.
 OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table);
 OpPtr make_rows_pool(const NodeDef& node, const NodeDef& input, const RowsTable& table);

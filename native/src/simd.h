@@ -7,6 +7,8 @@
 #include <cstring>
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(PJ_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -23,6 +25,18 @@ inline V load(const void* from) {
   return v;
 }
 inline void store(void* to, V v) { std::memcpy(to, &v, 32); }
+
+// sum + 2 carry = a + b + c in every bit.
+inline void full_add(V& carry, V& sum, V a, V b, V c) {
+#if defined(__AVX512VL__)
+  carry = (V)_mm256_ternarylogic_epi64((__m256i)a, (__m256i)b, (__m256i)c, 0xe8);  // majority
+  sum = (V)_mm256_ternarylogic_epi64((__m256i)a, (__m256i)b, (__m256i)c, 0x96);    // parity
+#else
+  const V u = a ^ b;
+  carry = (a & b) | (u & c);
+  sum = u ^ c;
+#endif
+}
 
 inline V16 widen16(const int8_t* from) {
 #if defined(__AVX2__)

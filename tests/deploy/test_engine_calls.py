@@ -13,7 +13,7 @@ from random_graphs import Builder, random_graph, random_inputs
 
 from picojoule.core import kinds
 from picojoule.core.errors import CausalityError, PackError, ShapeError
-from picojoule.deploy.engine import STREAM_LIMIT, Engine
+from picojoule.deploy.engine import ISAS, STREAM_LIMIT, Engine
 from picojoule.graph import nodes as g
 
 
@@ -63,7 +63,7 @@ def test_convolution_and_lif_by_hand() -> None:
         out.append((h >= 4).astype(int))
         v = h - 4 * out[-1]
     wanted = np.stack(out, 1)
-    for isa in ("auto", "generic", "scalar"):
+    for isa in ISAS:
         engine = Engine(graph, isa=isa)
         found = engine(x)
         np.testing.assert_array_equal(found["spikes"], wanted)
@@ -76,7 +76,7 @@ def test_info_reports_memory_and_kernels() -> None:
     engine = Engine(spiking_conv(), threads=2)
     info = engine.info()
     assert info["threads"] == 2
-    assert info["isa"] in ("avx2", "generic")
+    assert info["isa"] == ISAS[-1]
     assert info["arena_bytes"] > 0
     assert {row["name"] for row in info["nodes"]} == {n.name for n in engine.graph.nodes}
     assert sum(row["bytes"] for row in info["nodes"]) >= 8 * 9 * 70 // 8  # one bit a weight at least
@@ -101,6 +101,17 @@ def test_unsupported_kernels_are_refused_by_name(kernels: dict[str, str], words:
     with pytest.raises(PackError) as error:
         Engine(spiking_conv(), kernels=kernels)
     assert all(word in str(error.value) for word in words)
+
+
+def test_instruction_sets_are_known_forced_and_refused() -> None:
+    assert ISAS[:2] == ("scalar", "generic")
+    for isa in ISAS:
+        assert Engine(spiking_conv(), isa=isa).info()["isa"] == isa
+    for isa in {"neon", "avx2", "avx512"} - set(ISAS):
+        with pytest.raises(PackError, match=f"no {isa}.*scalar, generic.*isa='auto'"):
+            Engine(spiking_conv(), isa=isa)
+    with pytest.raises(PackError, match="scalar, generic, neon, avx2, avx512, got 'sse9'"):
+        Engine(spiking_conv(), isa="sse9")
 
 
 def test_a_decay_that_is_no_power_of_two_leaves_the_planes() -> None:
@@ -333,6 +344,6 @@ def test_repeat_onto_a_wider_edge(bits: int) -> None:
     x = b.add(g.Input, (), kinds.fixed(8, 0), (5,), 0)
     b.output(b.add(g.Repeat, (x,), kinds.fixed(bits, 0), (5,), 3), "y")
     data = np.array([[1.0, -2.0, 3.0, 127.0, -128.0], [0.0, 5.0, -6.0, 7.0, 8.0]])
-    for isa in ("scalar", "generic", "auto"):
+    for isa in ISAS:
         got = Engine(b.graph(), isa=isa)(data)["y"]
         assert np.array_equal(got, np.repeat(data[:, None].astype(np.int64), 3, axis=1))

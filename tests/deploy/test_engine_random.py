@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from random_graphs import random_graph, random_inputs
 
-from picojoule.deploy.engine import Engine
+from picojoule.deploy.engine import ISAS, Engine
 from picojoule.graph import nodes as g
 from picojoule.graph import reference
 
@@ -32,9 +32,9 @@ def test_engine_equals_reference(start: int) -> None:
         inputs = random_inputs(graph, BATCHES[seed % len(BATCHES)], seed)
         wanted = expect(graph, inputs)
         threads = THREADS[seed % len(THREADS)]
-        for isa in ("auto", "generic", "scalar"):
+        for isa in ISAS:
             assert_same(Engine(graph, isa=isa, threads=threads)(inputs), wanted, f"seed {seed}, {isa}")
-        for isa in ("auto", "generic"):
+        for isa in {ISAS[-1], ISAS[1 + seed % (len(ISAS) - 1)]}:  # each in turn beside the widest
             able = Engine(graph, isa=isa)
             for node in graph.nodes:
                 for kernel in able.kernels(node.name)[1:]:
@@ -54,7 +54,7 @@ def test_every_kernel_and_node_is_met() -> None:
         kernels |= {(row["type"], row["kernel"]) for row in Engine(graph).info()["nodes"]}
     assert kinds == set(g.NODE_TYPES) - {"Opaque"}
     # Byte products are worth it only where the instruction set has them.
-    bytes_too = {"dense_bytes"} if Engine(graph).info()["isa"] == "avx2" else set[str]()
+    bytes_too = {"dense_bytes"} if Engine(graph).info()["isa"] in ("avx2", "avx512") else set[str]()
     by_rows = {"vector", "event_bits", "event_rows", "dense_rows"}
     assert {k for t, k in kernels if t == "Conv"} == by_rows | bytes_too
     assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "vector", "rows", "planes"}
@@ -82,7 +82,7 @@ def test_streams_equal_the_whole_sequence() -> None:
         whole = expect(graph, inputs)
         timed = [n.name for n in graph.inputs if n.edge.steps]
         rng = np.random.default_rng(seed)
-        for isa in ("auto", "scalar"):
+        for isa in ISAS:
             stream = Engine(graph, isa=isa).stream()
             parts, at = [], 0
             while at < T:

@@ -10,7 +10,7 @@ namespace picojoule {
 
 struct EngineOptions {
   int threads = 1;
-  std::string isa = "auto";                    // auto, scalar, generic, avx2
+  std::string isa = "auto";                    // auto, or one of Engine::isas()
   std::map<std::string, std::string> kernels;  // node name -> kernel
   bool spin = true;                            // workers poll briefly before they sleep
   bool stream = false;                         // membranes are kept wide enough for any number of steps
@@ -51,6 +51,7 @@ class Engine {
   int64_t state_bytes() const;
   int64_t arena_bytes() const;
   std::string isa() const;
+  static std::vector<std::string> isas();  // that this processor runs, narrowest first
   std::vector<NodeInfo> info() const;
   std::vector<std::string> kernels(const std::string& node) const;
 

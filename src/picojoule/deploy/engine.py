@@ -18,7 +18,8 @@ from picojoule.core.native import native
 from picojoule.graph import nodes as g
 
 _native = native()
-ISAS = ("auto", "scalar", "generic", "avx2")
+# Instruction sets that this processor runs, narrowest first; "auto" takes the last.
+ISAS: tuple[str, ...] = tuple(_native.Engine.isas())
 MOVES = ("view", "permute", "slice", "expand", "pad", "flip", "roll")
 STREAM_LIMIT = 1 << 31  # steps; 64-bit membranes cannot overflow before
 _INTEGERS = (np.int8, np.int16, np.int32, np.int64)
@@ -33,7 +34,8 @@ class Engine:
     Args:
         graph: stage "snapped".
         threads: most threads one call may use; samples are split when there are enough, else rows.
-        isa: "auto", "scalar" (the plain oracle kernels), "generic" (128-bit) or "avx2".
+        isa: "auto" (the widest), or one of `ISAS`: "scalar" (the plain oracle kernels), "generic" (128-bit,
+            any processor), "neon", "avx2", "avx512" (Ice Lake or Zen 4 and newer).
         kernels: kernel by node name, instead of the planner's choice; see `kernels`.
         max_bytes: largest working memory of one sample.
     Raises:
