@@ -7,6 +7,8 @@ here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 cases=${1:-2000}
 build=${2:-$here/../build/sanitizers}
 CXX=${CXX:-g++}
+avx2="-mavx2 -mbmi -mbmi2 -mlzcnt"
+avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mavx512vnni -mavx512vpopcntdq"
 run() {
   name=$1
   shift
@@ -16,7 +18,10 @@ run() {
     object=$out/$(basename "$source" .cpp).o
     [ "$object" -nt "$source" ] && [ -z "$(find "$here/src" "$here/include" -newer "$object" -print | head -1)" ] && continue
     extra=
-    case $(uname -m)-$source in x86_64-*fast_avx2.cpp) extra="-mavx2 -mbmi -mbmi2 -mlzcnt" ;; esac
+    case $(uname -m)-$source in
+      x86_64-*_avx2.cpp) extra=$avx2 ;;
+      x86_64-*_avx512.cpp) extra="$avx2 $avx512" ;;
+    esac
     # shellcheck disable=SC2086
     "$CXX" -std=c++20 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -fwrapv -Wno-psabi "$@" $extra \
       -I"$here/include" -I"$here/src" -c "$source" -o "$object"
