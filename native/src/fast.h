@@ -67,6 +67,7 @@ struct Epilogue {
   int reset = 0;  // 0 hard, 1 soft, 2 none
   int decay_shift = 0;
   bool half_up = false;
+  bool split = false;    // leaks in two halves of v (NeuronConstants::split)
   bool forgets = false;  // no step sees the membrane of an earlier one, and v_init brings nothing
   int levels = 1;
   Spread decay, gain, charge, neg, reset_value, v_init;  // charge: bias of the neuron + gain * bias of the synapse

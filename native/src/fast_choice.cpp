@@ -67,7 +67,8 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   if (kernel == Synapse::scalar) return "";
   const Window w = window_of(node, input);
   if (w.groups != 1) return "it has groups";
-  if (!fits32(facts.total_bound)) return "its sums pass 32 bits";
+  // Sums wrap, so that a result of up to 32 bits is right whatever lies between.
+  if (!fits32(facts.total_bound) && node.kind.storage() == Dtype::i64) return "its sums pass 32 bits";
   const Kind& kind = input.kind;
   if (kernel == Synapse::dense_bytes) {
     if (kind.storage() != Dtype::i8) return "its input passes 8 bits";
@@ -114,10 +115,12 @@ std::string refuse_planes(const NodeDef& neuron, const NeuronConstants& n, const
 
 std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFacts& facts, Fused kernel, bool stream) {
   if (kernel == Fused::none) return "";
-  const NeuronConstants n(neuron);
+  NeuronConstants n(neuron);
+  n.settle(facts.outputs, stream);
   const int64_t axis = channel_axis(neuron, neuron.shape), rank = static_cast<int64_t>(neuron.shape.size());
   if (axis != (synapse.type == "Conv" ? 0 : rank - 1)) return "its channels are not those of its synapse";
   if (n.table) return "it has a membrane table";
+  if (!fits32(facts.total_bound)) return "the sums of its synapse pass 32 bits";
   if (neuron.kind.name == KindName::time) return "it gives spike times";
   if (planes_of(neuron.kind) > 16) return "it has too many levels";
   if (stream && !n.bounded(facts.outputs)) return "its membrane is not bounded in a stream";
@@ -126,7 +129,7 @@ std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFa
   long double gain = 0, bias = 0;
   for (int64_t g : n.gain.values) gain = std::max(gain, std::fabs(static_cast<long double>(g)));
   for (int64_t b : n.bias.values) bias = std::max(bias, std::fabs(static_cast<long double>(b)));
-  if (!fits32(2 * (gain * facts.total_bound + bias)) || !n.reach(facts.outputs, stream ? n.kForever : n.steps).fits(31))
+  if (!fits32(2 * (gain * facts.total_bound + bias)) || !n.fit31(facts.outputs, stream ? n.kForever : n.steps))
     return "its membrane passes 31 bits";
   return "";
 }

@@ -122,10 +122,13 @@ void step_rows(const Epilogue& e, int64_t t, const int32_t* __restrict sums, int
   const int32_t* __restrict reset = e.reset_value.at(t);
   const int shift = e.decay_shift;
   const int32_t half = e.half_up && shift > 0 ? 1 << (shift - 1) : 0;
-  for (int64_t c = 0; c < padded; ++c) {
-    v[c] = ((decay[c] * v[c] + half) >> shift) + gain[c] * sums[c] + charge[c];
-    spikes[c] = 0;
-  }
+  const int32_t low = (1 << shift) - 1;
+  if (e.split)
+    for (int64_t c = 0; c < padded; ++c)
+      v[c] = decay[c] * (v[c] >> shift) + ((decay[c] * (v[c] & low) + half) >> shift) + gain[c] * sums[c] + charge[c];
+  else
+    for (int64_t c = 0; c < padded; ++c) v[c] = ((decay[c] * v[c] + half) >> shift) + gain[c] * sums[c] + charge[c];
+  for (int64_t c = 0; c < padded; ++c) spikes[c] = 0;
   for (int l = 0; l < e.levels; ++l) {
     const int32_t* __restrict threshold = e.thresholds[l].at(t);
     for (int64_t c = 0; c < padded; ++c) spikes[c] += v[c] >= threshold[c];

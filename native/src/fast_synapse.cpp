@@ -236,7 +236,9 @@ class FastOp : public Op {
   }
 
   void fuse(const NodeDef& synapse, const NodeDef& neuron, Fused fused, bool stream) {
-    const NeuronConstants n(neuron);
+    NeuronConstants n(neuron);
+    n.settle(facts_.outputs, stream);
+    if (fused == Fused::rows) n.fit31(facts_.outputs, stream ? n.kForever : n.steps);
     const Packed out = packed_of(neuron, packed_layout(synapse));
     Epilogue& e = job_.end;
     e.finish = fused == Fused::rows ? Finish::rows : Finish::planes;
@@ -245,6 +247,7 @@ class FastOp : public Op {
     e.last_step = n.steps - 1;
     e.reset = static_cast<int>(n.reset);
     e.half_up = n.half_up;
+    e.split = n.split;
     e.decay_shift = n.decay_shift;
     e.levels = static_cast<int>(n.thresholds.size());
     if (fused == Fused::rows) {

@@ -100,7 +100,7 @@ bool NeuronConstants::timeless() const {
   return steady;
 }
 
-Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range* tight) const {
+Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range* tight, Range* charged) const {
   Range reach = v;
   auto tighten = [&](Wide low, Wide high) {
     if (tight) *tight = {std::min(tight->low, clamp_wide(low)), std::max(tight->high, clamp_wide(high))};
@@ -116,7 +116,8 @@ Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range*
     Wide low, high, gl, gh;
     scale(decay.at(t, c), v, low, high);
     const Wide half = half_up && decay_shift > 0 ? Wide{1} << (decay_shift - 1) : 0;
-    include(low, high + half);
+    if (split) include(static_cast<Wide>(v.low) - (Wide{1} << decay_shift), static_cast<Wide>(v.high) + (Wide{1} << decay_shift));
+    else include(low, high + half);
     low = (low + half) >> decay_shift;
     high = (high + half) >> decay_shift;
     scale(gain.at(t, c), x, gl, gh);
@@ -127,6 +128,7 @@ Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range*
     include(low + std::min<Wide>(0, gl), high + std::max<Wide>(0, gh));
     for (auto& level : thresholds) include(level.at(t, c), level.at(t, c));
     if (ternary) include(neg.at(t, c), neg.at(t, c));
+    if (charged) *charged = {std::min(charged->low, clamp_wide(low)), std::max(charged->high, clamp_wide(high))};
     tighten(low, high);
     for (auto& level : thresholds) tighten(low - level.at(t, c), high - level.at(t, c));
     // Below the first threshold nothing fires; above it the largest possible reset bounds what is left.
@@ -220,6 +222,76 @@ Range NeuronConstants::membrane(const std::vector<Range>& x, int64_t count, bool
     sweep(c, one, stream ? 1 : count, v, &tight);
   }
   return tight;
+}
+
+bool NeuronConstants::splittable() const {
+  const bool within = std::all_of(decay.values.begin(), decay.values.end(),
+                                  [&](int64_t d) { return d >= 0 && d <= int64_t{1} << decay_shift; });
+  return decay_shift <= 15 && within;
+}
+
+bool NeuronConstants::fit31(const std::vector<Range>& x, int64_t count) {
+  if (reach(x, count).fits(31)) return true;
+  split = splittable() && decay_shift > 0;
+  if (split && reach(x, count).fits(31)) return true;
+  split = false;
+  return false;
+}
+
+bool NeuronConstants::charge_range(int64_t c, Range x, bool stream, Range& h) const {
+  Range v{v_init.at(0, c), v_init.at(0, c)};
+  if (stream && !hull(c, x, v)) return false;
+  h = {Range::kWide, -Range::kWide};
+  sweep(c, x, stream ? 1 : steps, v, nullptr, &h);
+  return h.low > -Range::kWide && h.high < Range::kWide;
+}
+
+namespace {
+
+// One value a channel, so that one channel can be changed.
+void by_channel(Plane& p, int64_t channels) {
+  if (p.c_stride) return;
+  p.values.assign(channels, p.values[0]);
+  p.c_stride = 1;
+}
+
+}  // namespace
+
+void NeuronConstants::settle(const std::vector<Range>& x, bool stream) {
+  if (table || !timeless() || !affordable(stream ? kHullSteps : steps)) return;
+  std::vector<Plane*> changed{&bias, &reset_value, &v_init, &neg};
+  for (auto& level : thresholds) changed.push_back(&level);
+  for (Plane* p : changed) by_channel(*p, channels);
+  for (int64_t c = 0; c < channels; ++c) settle_channel(c, x[x.size() == 1 ? 0 : c], stream, changed);
+}
+
+void NeuronConstants::settle_channel(int64_t c, Range x, bool stream, const std::vector<Plane*>& changed) {
+  Range h;
+  if (!charge_range(c, x, stream, h)) return;
+  bool never = true, always = true;
+  for (auto& level : thresholds) {
+    never = never && level.values[c] > h.high;
+    always = always && level.values[c] <= h.low;
+  }
+  const bool negative = ternary && neg.values[c] >= h.low;
+  // A threshold out of reach is as good as the nearest one out of reach.
+  auto clamp = [&] {
+    for (auto& level : thresholds) level.values[c] = std::clamp(level.values[c], h.low, h.high + 1);
+    neg.values[c] = std::clamp(neg.values[c], h.low - 1, h.high);
+  };
+  clamp();
+  if (negative || (!never && !always)) return;
+  Ints before;
+  for (Plane* p : changed) {
+    before.push_back(p->values[c]);
+    p->values[c] = 0;
+  }
+  for (auto& level : thresholds) level.values[c] = never ? Range::kWide : -Range::kWide;
+  neg.values[c] = -Range::kWide;
+  const bool bounded = charge_range(c, x, stream, h);
+  clamp();
+  if (bounded) return;
+  for (size_t i = 0; i < changed.size(); ++i) changed[i]->values[c] = before[i];
 }
 
 }  // namespace picojoule

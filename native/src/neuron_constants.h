@@ -41,10 +41,21 @@ struct NeuronConstants {
   // Range of every intermediate of channel c over `steps` steps when the input stays in `x`; the range of
   // the membrane after the last step is left in `v` (start it at v_init).
   // With `tight`, the range of h, v and h - threshold alone is joined to it.
-  Range sweep(int64_t c, Range x, int64_t steps, Range& v, Range* tight = nullptr) const;
+  // `charged` is joined with the range of h before firing.
+  Range sweep(int64_t c, Range x, int64_t steps, Range& v, Range* tight = nullptr, Range* charged = nullptr) const;
   // That tight range over all channels; with `stream`, for any number of steps of a bounded neuron.
   Range membrane(const std::vector<Range>& x, int64_t steps, bool stream) const;
   static constexpr int64_t kForever = -1;
+
+  // Channels that fire never, or all their levels at every step, get constants of the size of their input: the
+  // spikes stay the same, and one such channel no longer asks for wide arithmetic everywhere.
+  void settle(const std::vector<Range>& x, bool stream);
+  // Leaks in two halves of v, (decay (v >> s)) + ((decay (v mod 2^s) + half) >> s), need no wider product.
+  bool splittable() const;
+  bool split = false;  // counted so by `sweep`
+  // True when all of `count` steps fits 31 bits, with leaks in halves if need be.
+  bool fit31(const std::vector<Range>& x, int64_t count);
+
   // Range of all intermediates of all channels over `steps` or forever; `x` holds one range or one a channel.
   Range reach(const std::vector<Range>& x, int64_t steps) const;
   // True when `reach` is the same for any number of steps.
@@ -54,6 +65,8 @@ struct NeuronConstants {
  private:
   static constexpr int kHullSteps = 256;
   bool affordable(int64_t count) const;  // to sweep all channels; else ranges count as unbounded
+  bool charge_range(int64_t c, Range x, bool stream, Range& h) const;  // false when unbounded
+  void settle_channel(int64_t c, Range x, bool stream, const std::vector<Plane*>& changed);
   bool hull(int64_t c, Range x, Range& v) const;  // membranes of any number of steps; false when unbounded
 };
 

@@ -23,13 +23,23 @@ struct StepJob {
   int levels = 1, shift = 0, reset = 0;  // reset: 0 hard, 1 soft, 2 none
   int32_t half = 0;
   bool ternary = false;
+  bool split = false;  // leaks in two halves of v (NeuronConstants::split)
 };
 
-// y = (gain x + bias) >> shift in 32-bit integers; a rounding half is part of the bias.
+// y = (gain x + bias) >> shift in 32-bit or, when `wide`, in 64-bit integers; a rounding half is part of the bias.
 struct AffineJob {
   int64_t outer = 1, channels = 1, inner = 1;
-  const int32_t *gain = nullptr, *bias = nullptr;  // [channels]
+  const int32_t* gain = nullptr;  // [channels]
+  const int64_t* bias = nullptr;
   int shift = 0;
+  bool wide = false;
+};
+
+// Largest or smallest element of every window; what lies outside the image is never the one.
+struct ExtremeJob {
+  int64_t channels = 1, in[3], out[3], kernel[3], stride[3], before[3];
+  const uint8_t* minimum = nullptr;  // [channels]
+  int64_t line = 0;                  // elements of a padded line, a vector more than any window reads
 };
 
 struct Tap {
@@ -40,7 +50,8 @@ struct Tap {
 struct RowsTable {
   void (*levels)(const LevelsJob&, const void* x, int8_t* y);
   void (*step)(const StepJob&, const int32_t* x, int32_t* v, int32_t* spikes);
-  void (*affine)(const AffineJob&, int32_t* x);
+  void (*affine)(const AffineJob&, const void* x, int x_element, void* y, int y_element);
+  void (*extreme)(const ExtremeJob&, const void* x, int element, void* line, void* y);
   void (*widen)(const void* x, int element, int64_t n, int32_t* y);
   void (*narrow)(const int32_t* x, int64_t n, int element, void* y);
   void (*accumulate)(const void* x, int element, int64_t n, int32_t factor, int32_t* y);  // y += factor * x

@@ -142,20 +142,54 @@ class ShiftedOp : public Op {
 
 namespace {
 
-OpPtr make(const Window& w, const Ints& weight, const Ints& bias, long double bound, const RowsTable& table) {
+// Sums of 32 bits wrap, so that one that fits at the end is right.
+OpPtr make(const NodeDef& node, const Window& w, const Ints& weight, const Ints& bias, long double bound,
+           const RowsTable& table) {
   if (bound <= 32767) return std::make_unique<ShiftedOp<int16_t>>(w, weight, bias, table);
-  if (fits32(bound)) return std::make_unique<ShiftedOp<int32_t>>(w, weight, bias, table);
+  if (node.kind.storage() != Dtype::i64) return std::make_unique<ShiftedOp<int32_t>>(w, weight, bias, table);
   return nullptr;
 }
+
+class ExtremeOp : public Op {
+ public:
+  ExtremeOp(const NodeDef& node, const Window& w, const RowsTable& table) : table_(table) {
+    job_.channels = w.channels_in;
+    for (int i = 0; i < 3; ++i) {
+      job_.in[i] = w.in[i], job_.out[i] = w.out[i], job_.kernel[i] = w.kernel[i];
+      job_.stride[i] = w.stride[i], job_.before[i] = w.before[i];
+    }
+    job_.line = std::max((w.out[2] - 1) * w.stride[2] + w.kernel[2], w.before[2] + w.in[2]) + 64;
+    const bool low = node.text("mode") == "min";
+    const Tensor* flip = node.tensor("flip");
+    const Ints flips = flip ? flip->values() : Ints{0};
+    for (int64_t c = 0; c < w.channels_in; ++c) minimum_.push_back(low != (flips[flips.size() == 1 ? 0 : c] != 0));
+    job_.minimum = minimum_.data();
+  }
+  int64_t constant_bytes() const override { return minimum_.size(); }
+  void run(const Call& call) const override {
+    const int bytes = static_cast<int>(bytes_of(call.in[0].dtype));
+    std::byte* line = call.scratch->take<std::byte>(job_.line * bytes);
+    for (int64_t t = 0; t < call.out.rows; ++t) table_.extreme(job_, call.in[0].row(t), bytes, line, call.out.row(t));
+  }
+
+ private:
+  const RowsTable& table_;
+  ExtremeJob job_;
+  std::vector<uint8_t> minimum_;
+};
 
 }  // namespace
 
 OpPtr make_rows_pool(const NodeDef& node, const NodeDef& input, const RowsTable& table) {
   Window w = window_of(node, input);
-  if (node.text("mode") != "sum" || w.taps() > kMost / std::max<int64_t>(1, w.channels_in)) return nullptr;
+  if (node.text("mode") != "sum") {
+    const bool small = w.in[2] + (w.out[2] - 1) * w.stride[2] + w.kernel[2] <= kMost;
+    return small && node.kind.storage() == input.kind.storage() ? std::make_unique<ExtremeOp>(node, w, table) : nullptr;
+  }
+  if (w.taps() > kMost / std::max<int64_t>(1, w.channels_in)) return nullptr;
   w.groups = w.channels_out = w.channels_in;
   if (!Phases(w).fits) return nullptr;
-  return make(w, Ints(w.channels_in * w.taps(), 1), {0}, magnitude(input.kind) * w.taps(), table);
+  return make(node, w, Ints(w.channels_in * w.taps(), 1), {0}, magnitude(input.kind) * w.taps(), table);
 }
 
 OpPtr make_rows_conv(const NodeDef& node, const NodeDef& input, const RowsTable& table) {
@@ -165,7 +199,7 @@ OpPtr make_rows_conv(const NodeDef& node, const NodeDef& input, const RowsTable&
   const Ints bias = node.tensor("bias") ? node.tensor("bias")->values() : Ints{0};
   const long double bound = std::max({facts.total_bound, magnitude(input.kind), -static_cast<long double>(facts.low),
                                       static_cast<long double>(facts.high)});
-  return make(w, node.need("weight").values(), bias, bound, table);
+  return make(node, w, node.need("weight").values(), bias, bound, table);
 }
 
 }  // namespace picojoule

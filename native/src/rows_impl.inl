@@ -90,10 +90,13 @@ void step_part(const StepJob& job, int64_t at, int64_t n, const int32_t* __restr
   bind(reset, job.reset_value + at);
   const int shift = job.shift;
   const int32_t half = job.half;
-  for (int64_t i = 0; i < n; ++i) {
-    v[i] = ((decay[i] * v[i] + half) >> shift) + gain[i] * x[i] + bias[i];
-    spikes[i] = 0;
-  }
+  const int32_t low = (1 << shift) - 1;
+  if (job.split)
+    for (int64_t i = 0; i < n; ++i)
+      v[i] = decay[i] * (v[i] >> shift) + ((decay[i] * (v[i] & low) + half) >> shift) + gain[i] * x[i] + bias[i];
+  else
+    for (int64_t i = 0; i < n; ++i) v[i] = ((decay[i] * v[i] + half) >> shift) + gain[i] * x[i] + bias[i];
+  for (int64_t i = 0; i < n; ++i) spikes[i] = 0;
   for (int l = 0; l < job.levels; ++l) {
     bind(threshold, job.thresholds + l * job.channels + at);
     for (int64_t i = 0; i < n; ++i) spikes[i] += v[i] >= threshold[i];
@@ -123,22 +126,6 @@ void step(const StepJob& job, const int32_t* x, int32_t* v, int32_t* spikes) {
 }
 
 // -- element by element --------------------------------------------------------------------------------
-
-void affine(const AffineJob& job, int32_t* x) {
-  const int64_t C = job.channels, n = job.inner;
-  for (int64_t o = 0; o < job.outer; ++o) {
-    if (n == 1) {
-      int32_t* __restrict y = x + o * C;
-      for (int64_t c = 0; c < C; ++c) y[c] = (job.gain[c] * y[c] + job.bias[c]) >> job.shift;
-      continue;
-    }
-    for (int64_t c = 0; c < C; ++c) {
-      int32_t* __restrict y = x + (o * C + c) * n;
-      const int32_t gain = job.gain[c], bias = job.bias[c];
-      for (int64_t i = 0; i < n; ++i) y[i] = (gain * y[i] + bias) >> job.shift;
-    }
-  }
-}
 
 template <class F>
 void by_element(int element, F&& f) {
@@ -176,6 +163,12 @@ void multiply(const int32_t* a, const int32_t* b, int64_t n, int32_t* y) {
   int32_t* __restrict to = y;
   for (int64_t i = 0; i < n; ++i) to[i] = a[i] * b[i];
 }
+
+}  // namespace
+
+#include "rows_wide.inl"
+
+namespace {
 
 // -- sums of shifted rows ------------------------------------------------------------------------------
 
@@ -302,6 +295,6 @@ void transpose(const int8_t* x, int64_t rows, int64_t columns, int64_t x_stride,
 }  // namespace
 
 namespace picojoule {
-const RowsTable PJ_ROWS = {levels,    step,      affine, widen, narrow, accumulate, multiply,
-                           shifted16, shifted32, dot16,  pack,  unpack, transpose};
+const RowsTable PJ_ROWS = {levels,   step,      affine,    extreme, widen, narrow, accumulate,
+                           multiply, shifted16, shifted32, dot16,   pack,  unpack, transpose};
 }

@@ -101,6 +101,7 @@ class StepOp : public Op {
     job_.half = n.half_up && n.decay_shift > 0 ? 1 << (n.decay_shift - 1) : 0;
     job_.reset = static_cast<int>(n.reset);
     job_.ternary = n.ternary;
+    job_.split = n.split;
     bool steady = true;
     std::vector<const Plane*> planes{&n.decay, &n.gain, &n.bias, &n.reset_value, &n.neg};
     for (auto& level : n.thresholds) planes.push_back(&level);
@@ -152,13 +153,14 @@ bool forgets(const NeuronConstants& n, bool stream) {
 }  // namespace
 
 OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table) {
-  const NeuronConstants n(node);
+  NeuronConstants n(node);
   const int64_t levels = static_cast<int64_t>(n.thresholds.size());
   if (n.channels * n.steps * (levels + 6) > (int64_t{1} << 22)) return nullptr;
   if (forgets(n, stream) && node.kind.storage() == Dtype::i8 && levels < 120)
     return std::make_unique<LevelsOp>(n, input.kind, table);
   const std::vector<Range> x{{input.kind.low(), input.kind.high()}};
-  if (n.table || n.decay_shift > 30 || !n.reach(x, stream && n.timeless() ? n.kForever : n.steps).fits(31)) return nullptr;
+  n.settle(x, stream);
+  if (n.table || n.decay_shift > 30 || !n.fit31(x, stream && n.timeless() ? n.kForever : n.steps)) return nullptr;
   return std::make_unique<StepOp>(n, table);
 }
 

@@ -79,10 +79,14 @@ class MulRows : public Op {
   std::vector<int32_t> left_, right_;
 };
 
+// Products that pass 32 bits are made in 64.
+enum class Width { none, narrow, wide };
+
 class AffineRows : public Op {
  public:
-  AffineRows(const NodeDef& node, const RowsTable& table) : table_(table) {
+  AffineRows(const NodeDef& node, bool wide, const RowsTable& table) : table_(table) {
     const int64_t axis = channel_axis(node, node.shape), shift = node.integer("shift", 0);
+    job_.wide = wide;
     job_.channels = node.shape[axis];
     for (int64_t i = 0; i < axis; ++i) job_.outer *= node.shape[i];
     for (size_t i = axis + 1; i < node.shape.size(); ++i) job_.inner *= node.shape[i];
@@ -91,24 +95,21 @@ class AffineRows : public Op {
     const Ints gain = node.need("gain").values(), bias = node.need("bias").values();
     for (int64_t c = 0; c < job_.channels; ++c) {
       gain_.push_back(static_cast<int32_t>(gain[gain.size() == 1 ? 0 : c]));
-      bias_.push_back(static_cast<int32_t>(bias[bias.size() == 1 ? 0 : c] + half));
+      bias_.push_back(bias[bias.size() == 1 ? 0 : c] + half);
     }
     job_.gain = gain_.data(), job_.bias = bias_.data();
   }
-  int64_t constant_bytes() const override { return (gain_.size() + bias_.size()) * 4; }
+  int64_t constant_bytes() const override { return gain_.size() * 4 + bias_.size() * 8; }
   void run(const Call& call) const override {
-    int32_t* x = call.scratch->take<int32_t>(call.out.size);
-    for (int64_t t = 0; t < call.out.rows; ++t) {
-      table_.widen(call.in[0].row(t), element(call.in[0]), call.out.size, x);
-      table_.affine(job_, x);
-      table_.narrow(x, call.out.size, element(call.out), call.out.row(t));
-    }
+    for (int64_t t = 0; t < call.out.rows; ++t)
+      table_.affine(job_, call.in[0].row(t), element(call.in[0]), call.out.row(t), element(call.out));
   }
 
  private:
   const RowsTable& table_;
   AffineJob job_;
-  std::vector<int32_t> gain_, bias_;
+  std::vector<int32_t> gain_;
+  Ints bias_;
 };
 
 // Rows of the left factor against pairs of rows of the right one, both as int16.
@@ -197,20 +198,20 @@ long double largest(const Ints& values) {
   return worst;
 }
 
-bool add_fits(const NodeDef& node, const Defs& in) {
-  long double bound = 0;
-  for (size_t i = 0; i < in.size(); ++i) {
-    if (node.list("shifts")[i] > 30) return false;
-    bound += std::ldexp(magnitude(in[i]->kind), static_cast<int>(node.list("shifts")[i]));
-  }
-  return fits32(bound);
+// Sums and products wrap, so that a result of up to 32 bits is right whatever lies between.
+bool wraps(const NodeDef& node) { return node.kind.storage() != Dtype::i64; }
+
+bool add_fits(const NodeDef& node) {
+  const Ints& shifts = node.list("shifts");
+  return wraps(node) && std::all_of(shifts.begin(), shifts.end(), [](int64_t s) { return s <= 30; });
 }
 
-bool affine_fits(const NodeDef& node, const Defs& in) {
+Width affine_width(const NodeDef& node, const Defs& in) {
   const int64_t shift = node.integer("shift", 0);
-  const long double bound = largest(node.need("gain").values()) * magnitude(in[0]->kind) +
-                            largest(node.need("gain").values()) + largest(node.need("bias").values());
-  return shift < 31 && fits32(bound + std::ldexp(1.0L, static_cast<int>(shift))) && fits32(magnitude(in[0]->kind));
+  const long double gain = largest(node.need("gain").values()), x = magnitude(in[0]->kind);
+  const long double bound = gain * x + gain + largest(node.need("bias").values()) + std::ldexp(1.0L, static_cast<int>(shift));
+  if (shift < 31 && fits32(bound) && fits32(x)) return Width::narrow;
+  return shift <= 32 && fits32(gain) && bound < std::ldexp(1.0L, 62) ? Width::wide : Width::none;
 }
 
 }  // namespace
@@ -225,17 +226,16 @@ OpPtr make_rows(const NodeDef& node, const Defs& in, bool stream, Isa isa) {
   if (node.type == "Pool") return make_rows_pool(node, *in[0], table);
   if (node.type == "Mean") {
     const int64_t n = adds_together(node, *in[0]);
-    return n > 0 && fits32(magnitude(in[0]->kind) * n) ? std::make_unique<TotalRows>(n) : nullptr;
+    return n > 0 && wraps(node) ? std::make_unique<TotalRows>(n) : nullptr;
   }
   if (node.type == "Conv") return make_rows_conv(node, *in[0], table);
-  if (node.type == "Add" && add_fits(node, in)) return std::make_unique<AddRows>(node, in, table);
-  if (node.type == "Affine" && affine_fits(node, in)) return std::make_unique<AffineRows>(node, table);
-  if (node.type == "Mul" && small(2147483647.0L) && fits32(magnitude(in[0]->kind) * magnitude(in[1]->kind)))
-    return std::make_unique<MulRows>(node, in, table);
-  // One product pair must fit 32 bits too: -32768 twice would not, so magnitudes stop below it.
-  if (node.type == "MatMul" && small(32767) &&
-      fits32(magnitude(in[0]->kind) * magnitude(in[1]->kind) * (in[0]->shape.back() + 1)))
-    return std::make_unique<MatMulRows>(node, in, table);
+  if (node.type == "Add" && add_fits(node)) return std::make_unique<AddRows>(node, in, table);
+  if (node.type == "Affine") {
+    const Width width = affine_width(node, in);
+    return width == Width::none ? nullptr : std::make_unique<AffineRows>(node, width == Width::wide, table);
+  }
+  if (node.type == "Mul" && wraps(node)) return std::make_unique<MulRows>(node, in, table);
+  if (node.type == "MatMul" && small(32768) && wraps(node)) return std::make_unique<MatMulRows>(node, in, table);
   return nullptr;
 }
 

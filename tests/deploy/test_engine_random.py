@@ -58,7 +58,7 @@ def test_every_kernel_and_node_is_met() -> None:
     by_rows = {"vector", "event_bits", "event_rows", "dense_rows"}
     assert {k for t, k in kernels if t == "Conv"} == by_rows | bytes_too
     assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "vector", "rows", "planes"}
-    assert {k for t, k in kernels if t == "Pool"} == {"scalar", "packed", "vector"}
+    assert {k for t, k in kernels if t == "Pool"} == {"packed", "vector"}
 
 
 def test_thread_counts_agree_in_both_splits() -> None:
