@@ -1,5 +1,6 @@
 #include "train.h"
 
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include <tuple>
@@ -11,7 +12,8 @@ using namespace picojoule::train;
 
 namespace {
 
-// Addresses of tensors, 0 for none: the caller keeps them alive, on the CPU, float32 and of one memory order.
+// Addresses of tensors, 0 for none: the caller keeps them alive, on the CPU and of one memory order; float32, or
+// bfloat16 for rows of a `brief` call.
 using Address = uintptr_t;
 // value, address of a float for each, inner, count (see Constant)
 using Numbers = std::tuple<float, Address, int64_t, int64_t>;
@@ -49,32 +51,79 @@ Leaky leaky(std::tuple<int, int, int> codes, std::tuple<bool, bool, bool, bool, 
   return p;
 }
 
+// Addresses of scale, shift and added rows, and inner, count (see Norm); scale 0: no normalisation.
+using Normed = std::tuple<Address, Address, Address, int64_t, int64_t>;
+
+Norm norm(const Normed& n) {
+  const auto [scale, shift, added, inner, count] = n;
+  if (inner < 1 || count < 1) throw nb::value_error("a normalisation needs at least one channel");
+  return {at<const float>(scale), at<const float>(shift), at<const void>(added), inner, count};
+}
+
 void forward(const Leaky& rule, int64_t steps, int64_t width, int workers, Address x, Address v0, Address spikes,
-             Address v, Address saved, int form) {
-  Forward call{at<const float>(x), at<const float>(v0), at<float>(spikes), at<float>(v), at<void>(saved),
-               checked(form, Saved::membrane, "unknown saved form")};
+             Address v, Address saved, int form, bool brief, const Normed& normed) {
+  Forward call;
+  call.x = at<const void>(x);
+  call.v0 = at<const float>(v0);
+  call.spikes = at<void>(spikes);
+  call.v = at<float>(v);
+  call.saved = at<void>(saved);
+  call.form = checked(form, Saved::membrane, "unknown saved form");
+  call.brief = brief;
+  call.norm = norm(normed);
   leaky_forward(rule, call, steps, width, workers);
 }
 
-void backward(const Leaky& rule, int64_t steps, int64_t width, int workers, Address x, Address v0, Address saved,
-              int form, std::tuple<Address, Address> given, std::tuple<Address, Address, Address> gradients, Address dx,
-              Address dv0, std::tuple<Address, Address, Address> constants) {
+Backward backward_call(Address x, Address v0, Address saved, int form, std::tuple<Address, Address> given,
+                       std::tuple<Address, Address, Address> gradients, Address dx, Address dv0,
+                       std::tuple<Address, Address, Address> constants, bool brief) {
   Backward call;
-  call.x = at<const float>(x);
+  call.x = at<const void>(x);
   call.v0 = at<const float>(v0);
   call.saved = at<const void>(saved);
   call.form = checked(form, Saved::membrane, "unknown saved form");
   call.up = at<const float>(std::get<0>(given));
   call.down = at<const float>(std::get<1>(given));
-  call.spikes = at<const float>(std::get<0>(gradients));
+  call.spikes = at<const void>(std::get<0>(gradients));
   call.v = at<const float>(std::get<1>(gradients));
-  call.h = at<const float>(std::get<2>(gradients));
-  call.dx = at<float>(dx);
+  call.h = at<const void>(std::get<2>(gradients));
+  call.dx = at<void>(dx);
   call.dv0 = at<float>(dv0);
   call.decay = at<float>(std::get<0>(constants));
   call.gain = at<float>(std::get<1>(constants));
   call.bias = at<float>(std::get<2>(constants));
+  call.brief = brief;
+  return call;
+}
+
+void backward(const Leaky& rule, int64_t steps, int64_t width, int workers, Address x, Address v0, Address saved,
+              int form, std::tuple<Address, Address> given, std::tuple<Address, Address, Address> gradients, Address dx,
+              Address dv0, std::tuple<Address, Address, Address> constants, bool brief) {
+  const Backward call = backward_call(x, v0, saved, form, given, gradients, dx, dv0, constants, brief);
   leaky_backward(rule, call, steps, width, workers);
+}
+
+// dx: the gradient of y, or, `through` constants, of x, and that of y to dadded.
+void norm_backward(const Leaky& rule, int64_t steps, int64_t width, int workers, Address x, bool brief,
+                   const Normed& normed, Address unit, Address centre, std::tuple<Address, Address> given, Address spikes,
+                   Address dx, Address dadded, bool through, Address sums) {
+  Backward call = backward_call(x, 0, 0, 0, given, {spikes, 0, 0}, dx, 0, {0, 0, 0}, brief);
+  call.norm = norm(normed);
+  call.unit = at<const float>(unit);
+  call.centre = at<const float>(centre);
+  call.sums = at<double>(sums);
+  call.through = through;
+  call.dadded = at<void>(dadded);
+  leaky_backward(rule, call, steps, width, workers);
+}
+
+// x, brief, inner, count
+using Values = std::tuple<Address, bool, int64_t, int64_t>;
+
+Rows rows(const Values& v) {
+  const auto [x, brief, inner, count] = v;
+  if (inner < 1 || count < 1) throw nb::value_error("a normalisation needs at least one channel");
+  return {at<const void>(x), brief, inner, count};
 }
 
 }  // namespace
@@ -94,6 +143,25 @@ void bind_train(nb::module_& m) {
       });
   m.def("leaky_forward", &forward, free);
   m.def("leaky_backward", &backward, free);
+  m.def("norm_backward", &norm_backward, free);
+  m.def(
+      "moments",
+      [](const Values& values, int64_t total, int workers, Address mean, Address variance) {
+        moments(rows(values), total, workers, at<double>(mean), at<double>(variance));
+      },
+      free);
+  m.def(
+      "input_gradient",
+      [](const Values& values, int64_t total, int workers, Address dy, Address dx,
+         std::tuple<Address, Address, Address, Address> channel) {
+        const auto [scale, mean, slope, bias] = channel;
+        const InputGradient call{at<const void>(dy), at<void>(dx), at<const float>(scale), at<const float>(mean),
+                                 at<const float>(slope), at<const float>(bias)};
+        input_gradient(rows(values), call, total, workers);
+      },
+      free);
+  m.def("train_isa", &train_isa);
+  m.def("set_train_isa", &set_train_isa);
   m.def(
       "sum_by_constant",
       [](Address each, int64_t width, int64_t inner, int64_t count, Address out) {

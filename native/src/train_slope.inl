@@ -1,32 +1,11 @@
 // Slopes of spikes over a row, written so that the compiler makes vectors of them. Formulas and constants are
 // those of src/picojoule/neurons/surrogate.py.
+#pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "train_rows.inl"
 
 namespace picojoule::train {
 namespace {
-
-inline uint32_t bits_of(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-inline float of_bits(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-inline float magnitude(float x) { return of_bits(bits_of(x) & 0x7fffffffu); }
-
-// x >= 0 and below 2^22, rounded half to even; the addition rounds to the unit of 2^23.
-inline float round_even(float x) {
-  constexpr float unit = 8388608.0f;
-  return (x + unit) - unit;
-}
 
 // exp(x) for x <= 0, relative error below 2e-7; 1e-38 below x = -87.
 inline float exp_negative(float x) {
@@ -51,92 +30,102 @@ inline float logistic_slope(float z) {
   return e / ((1.0f + e) * (1.0f + e));
 }
 
-// g = slope at (sign h - v_th) + offset, sign +1 or -1.
-void slope_row(const Leaky& p, const float* h, float sign, float* g, int64_t n) {
-  const float a = p.a, b = p.b, th = p.v_th, offset = p.offset;
-  const auto each = [=](auto formula) {
-    const float* __restrict in = h;
-    float* __restrict out = g;
-    for (int64_t i = 0; i < n; ++i) out[i] = formula((sign * in[i] - th) + offset);
-  };
+// Calls use(formula), formula(z) being the slope at z; nothing where the slope is given.
+template <class Use>
+void with_formula(const Leaky& p, Use use) {
+  const float a = p.a, b = p.b;
   switch (p.slope) {
     case Slope::given:
       return;
     case Slope::sigmoid:
-      return each([=](float z) { return a * logistic_slope(a * z); });
+      return use([=](float z) { return a * logistic_slope(a * z); });
     case Slope::atan: {
       const float half = a / 2, k = static_cast<float>(1.5707963267948966) * a;
-      return each([=](float z) { return half / (1.0f + (k * z) * (k * z)); });
+      return use([=](float z) { return half / (1.0f + (k * z) * (k * z)); });
     }
     case Slope::triangle:
-      return each([=](float z) {
+      return use([=](float z) {
         const float y = a - a * a * magnitude(z);
         return y < 0.0f ? 0.0f : y;
       });
     case Slope::rect: {
       const float window = b;
-      return each([=](float z) { return magnitude(z) < window ? a : 0.0f; });
+      return use([=](float z) { return magnitude(z) < window ? a : 0.0f; });
     }
     case Slope::exponential:
-      return each([=](float z) { return a / 2 * exp_negative(-a * magnitude(z)); });
+      return use([=](float z) { return a / 2 * exp_negative(-a * magnitude(z)); });
     case Slope::softsign:
-      return each([=](float z) {
+      return use([=](float z) {
         const float y = 1.0f + a * magnitude(z);
         return a / (2.0f * (y * y));
       });
     case Slope::superspike:
-      return each([=](float z) {
+      return use([=](float z) {
         const float y = 1.0f + magnitude(z);
         return a / (y * y);
       });
     case Slope::gauss: {
       const float k = a / static_cast<float>(1.7724538509055159);
-      return each([=](float z) { return k * exp_negative(-((a * z) * (a * z))); });
+      return use([=](float z) { return k * exp_negative(-((a * z) * (a * z))); });
     }
     case Slope::logabs:
-      return each([=](float z) { return a / (1.0f + a * magnitude(z)); });
+      return use([=](float z) { return a / (1.0f + a * magnitude(z)); });
     case Slope::leaky_rect: {
       const float inside = 0.5f / a;
-      return each([=](float z) { return magnitude(z) < a ? inside : b; });
+      return use([=](float z) { return magnitude(z) < a ? inside : b; });
     }
     case Slope::leaky_relu:
-      return each([=](float z) { return z >= 0.0f ? a : b; });
+      return use([=](float z) { return z >= 0.0f ? a : b; });
     case Slope::log_tailed:
-      return each([=](float z) {
+      return use([=](float z) {
         const float tail = 1.0f / (z < 1.0f ? 1.0f : z);
         return z > 0.0f ? tail : a;
       });
     case Slope::s2nn:
-      return each([=](float z) {
+      return use([=](float z) {
         const float low = a * logistic_slope(a * z), high = b / ((z < 0.0f ? 0.0f : z) + 1.0f);
         return z < 0.0f ? low : high;
       });
     case Slope::power: {  // (1 + 2 |z| / (a - 1))^-a with a whole a
       const float k = 2.0f / (a - 1.0f);
-      each([=](float z) { return 1.0f / (1.0f + k * magnitude(z)); });
       const int times = static_cast<int>(a);
-      for (int64_t i = 0; i < n; ++i) {
-        float y = g[i];
-        for (int t = 1; t < times; ++t) y *= g[i];
-        g[i] = y;
-      }
-      return;
+      if (times == 2)
+        return use([=](float z) {
+          const float y = 1.0f / (1.0f + k * magnitude(z));
+          return y * y;
+        });
+      return use([=](float z) {
+        const float y = 1.0f / (1.0f + k * magnitude(z));
+        float product = y;
+        for (int t = 1; t < times; ++t) product *= y;
+        return product;
+      });
     }
     case Slope::fake_numerical:
-      return each([=](float z) {
+      return use([=](float z) {
         const float y = 1.0f / magnitude(z);
         return y > a ? a : y;
       });
     case Slope::one:
-      return each([](float) { return 1.0f; });
+      return use([](float) { return 1.0f; });
     case Slope::fast_sigmoid:
-      return each([=](float z) {
+      return use([=](float z) {
         const float y = 1.0f + a * magnitude(z);
         return 1.0f / (y * y);
       });
     case Slope::escape:
-      return each([=](float z) { return a * exp_negative(-b * magnitude(z - 1.0f)); });
+      return use([=](float z) { return a * exp_negative(-b * magnitude(z - 1.0f)); });
   }
+}
+
+// g = slope at (sign h - v_th) + offset, sign +1 or -1.
+void slope_row(const Leaky& p, const float* h, float sign, float* g, int64_t n) {
+  const float th = p.v_th, offset = p.offset;
+  with_formula(p, [=](auto formula) {
+    const float* __restrict in = h;
+    float* __restrict out = g;
+    for (int64_t i = 0; i < n; ++i) out[i] = formula((sign * in[i] - th) + offset);
+  });
 }
 
 }  // namespace

@@ -276,7 +276,7 @@ def test_only_the_membrane_is_used(calls):
 
 def test_what_falls_back(calls):
     p = LeakyParams(0.5)
-    for x in (current(8, 5).double(), current(8, 5).bfloat16(), current(0, 5)):
+    for x in (current(8, 5).double(), current(8, 5).half(), current(0, 5)):
         assert torch.equal(leaky(x, 4, None, p).spikes, leaky_reference(x, 4, None, p).spikes)
     leaky(current(8, 5), 4, pn.Membrane(torch.zeros(2, 5, dtype=torch.float64)), p)
     leaky(current(8, 5), 4, None, p, want_h=True)

@@ -1,6 +1,7 @@
-"""The linear-charge core on the native kernels: one pass over memory forward, one backward (float32, CPU).
+"""The linear-charge core on the native kernels: one pass over memory forward, one backward (CPU).
 
-Same spikes and membranes as `leaky_reference`, bit for bit. Between the passes the state named by
+Same spikes and membranes as `leaky_reference` in float32, bit for bit. Rows of bfloat16 are widened and
+rounded in passing: membranes, states and sums stay float32. Between the passes the state named by
 `saved_state` is kept: by default nothing but the input, from which the membranes are computed again.
 
 Where a kernel does not apply (another type or device, constants that differ along two axes, a build without
@@ -173,13 +174,14 @@ def _rule(p: LeakyParams, x: Tensor) -> tuple[Any, int] | None:
     return native, code
 
 
+ROWS = (torch.float32, torch.bfloat16)
 _PLAIN = (Tensor, torch.nn.Parameter)  # subclasses (fake, wrapped) may have no storage to point at
 
 
-def _addressable(x: Tensor) -> bool:
+def _addressable(x: Tensor, *types: torch.dtype) -> bool:
     return (
         type(x) in _PLAIN
-        and x.dtype == torch.float32
+        and x.dtype in (types or (torch.float32,))
         and x.device.type == "cpu"
         and x.layout == torch.strided
     )
@@ -189,11 +191,20 @@ def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def _like(value: Tensor | None, model: Tensor) -> Tensor | None:
-    """`value` in float32 and in the memory order of `model`."""
-    if value is None or (value.stride() == model.stride() and value.dtype == model.dtype):
+def _like(value: Tensor | None, model: Tensor, dtype: torch.dtype | None = None) -> Tensor | None:
+    """`value` in the memory order of `model` and in `dtype`, by default that of `model`."""
+    dtype = dtype or model.dtype
+    if value is None or (value.stride() == model.stride() and value.dtype == dtype):
         return value
-    return torch.empty_like(model).copy_(value)
+    return torch.empty_like(model, dtype=dtype).copy_(value)
+
+
+def _single(value: Tensor | None, model: Tensor) -> Tensor | None:
+    """`value` in the memory order of `model` and in float32, the type of membranes."""
+    return _like(value, model, torch.float32)
+
+
+_UNNORMED = (0, 0, 0, 1, 1)
 
 
 # -- the passes --------------------------------------------------------------------------------------------
@@ -202,10 +213,10 @@ def _like(value: Tensor | None, model: Tensor) -> Tensor | None:
 def _forward(native: Any, x: Tensor, v0: Tensor | None, T: int, want_v: bool, form: int | None) -> Any:
     """Spikes, last membrane (None unless wanted) and saved state of a form, None: nothing is saved."""
     spikes = torch.empty_like(x)
-    v = torch.empty_like(x[: x.shape[0] // T]) if want_v else None
+    v = torch.empty_like(x[: x.shape[0] // T], dtype=torch.float32) if want_v else None
     saved = None
     if form == MEMBRANE:
-        saved = torch.empty_like(x)
+        saved = torch.empty_like(x, dtype=torch.float32)
     elif form is not None and form != RECOMPUTE:
         saved = torch.empty(x.numel() * native.saved_bytes(form), dtype=torch.uint8)
     _native.leaky_forward(
@@ -219,6 +230,8 @@ def _forward(native: Any, x: Tensor, v0: Tensor | None, T: int, want_v: bool, fo
         _address(v),
         _address(saved),
         RECOMPUTE if saved is None else form,
+        x.dtype == torch.bfloat16,
+        _UNNORMED,
     )
     return spikes, v, saved
 
@@ -227,8 +240,8 @@ def _given(native: Any, x: Tensor, v0: Tensor | None, p: LeakyParams, T: int) ->
     """Slopes at h - v_th and, for ternary neurons, at -h - v_th, by the surrogate's own `grad`."""
     h = _forward(native, x, v0, T, False, MEMBRANE)[2]
     slope, rule = p.rule.surrogate.grad, p.rule
-    up = _like(slope(h - rule.v_th), x)
-    return up, _like(slope(-h - rule.v_th), x) if rule.kind.name == "ternary" else None  # type: ignore[return-value]
+    up = _single(slope(h - rule.v_th), x)
+    return up, _single(slope(-h - rule.v_th), x) if rule.kind.name == "ternary" else None  # type: ignore[return-value]
 
 
 def _per_neuron_sum(each: Tensor, c: Tensor, x: Tensor) -> Tensor:
@@ -263,7 +276,7 @@ class _Native(torch.autograd.Function):
         inputs = (x, v0) if form == RECOMPUTE else (None, None)
         ctx.save_for_backward(*inputs, saved, *constants)
         ctx.native, ctx.T, ctx.p, ctx.form = native, T, p, form
-        ctx.rows = x.shape, x.stride()
+        ctx.rows = x.shape, x.stride(), x.dtype
         ctx.set_materialize_grads(False)
         return spikes, v
 
@@ -271,7 +284,8 @@ class _Native(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
         x, v0, saved, *_ = ctx.saved_tensors
-        like = torch.empty_strided(*ctx.rows) if x is None else x
+        shape, stride, dtype = ctx.rows
+        like = torch.empty_strided(shape, stride, dtype=dtype) if x is None else x
         wants = ctx.needs_input_grad
         found = _backward(ctx.native, ctx.p, ctx.T, (x, v0), saved, ctx.form, like, (*grads, None), wants)
         return *found, None, None, None, None
@@ -299,9 +313,9 @@ def _backward(
     up = down = None
     if code == GIVEN and p.rule.kind.name != "integer" and x is not None:
         up, down = _given(rule, x, v0, p, T)
-    gs, gv, gh = _like(grads[0], like), _like(grads[1], step), _like(grads[2], like)
-    dv0 = torch.empty_like(step) if wants[1] else None
-    each = [torch.empty_like(step) if want else None for want in wants[2:5]]
+    gs, gv, gh = _like(grads[0], like), _single(grads[1], step), _like(grads[2], like)
+    dv0 = torch.empty_like(step, dtype=torch.float32) if wants[1] else None
+    each = [torch.empty_like(step, dtype=torch.float32) if want else None for want in wants[2:5]]
     _native.leaky_backward(
         rule,
         T,
@@ -316,6 +330,7 @@ def _backward(
         _address(dx),
         _address(dv0),
         tuple(map(_address, each)),
+        like.dtype == torch.bfloat16,
     )
     constants: Any = (p.decay, p.gain, p.bias)
     return [dx, dv0, *(None if e is None else _per_neuron_sum(e, c, like) for e, c in zip(each, constants))]
@@ -323,16 +338,20 @@ def _backward(
 
 def _ready(x: Tensor, v0: Tensor | None, p: LeakyParams, T: int) -> tuple[Tensor, Tensor | None, Any] | None:
     """x and v0 as the kernels want them, and the constants; None where the kernels do not apply."""
-    if not AVAILABLE or torch.compiler.is_compiling() or not _addressable(x) or x.numel() == 0:
+    if not AVAILABLE or torch.compiler.is_compiling() or not _addressable(x, *ROWS) or x.numel() == 0:
         return None
-    if x.shape[0] % T or not (v0 is None or _addressable(v0)) or _get_current_dispatch_mode() is not None:
+    if (
+        x.shape[0] % T
+        or not (v0 is None or _addressable(v0, *ROWS))
+        or _get_current_dispatch_mode() is not None
+    ):
         return None
     if not _dense(x):
         x = x.contiguous()
     native = _rule(p, x)
     if native is None:
         return None
-    return x, _like(v0, x[: x.shape[0] // T]), native
+    return x, _single(v0, x[: x.shape[0] // T]), native
 
 
 def apply(x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool) -> Any:

@@ -32,7 +32,7 @@ def leaky_op(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> 
     p = _params(key, learned)
     done = leaky_native.all_forward(x, v0, p, T)
     if done is not None:
-        return ordered(done[0], x), done[1].contiguous(), ordered(done[2], x)
+        return ordered(done[0], x), done[1].contiguous().to(x.dtype), ordered(done[2], x)
     n, v, h = forward_kernel(x, v0, p, T)
     v, h = cast(Tensor, v), cast(Tensor, h)  # both are wanted
     s = n if p.out_scale == 1 else n * p.out_scale
@@ -41,9 +41,10 @@ def leaky_op(x: Tensor, v0: Tensor, learned: list[Tensor], T: int, key: str) -> 
 
 
 def ordered(value: Tensor, x: Tensor) -> Tensor:
-    """`value` in the strides that the shape-only versions below promise: those of `empty_like(x)`."""
+    """`value` in the strides and type promised below: those of `empty_like(x)`."""
     rows = torch.empty_like(x)
-    return value if value.stride() == rows.stride() else rows.copy_(value)
+    same = value.stride() == rows.stride() and value.dtype == rows.dtype
+    return value if same else rows.copy_(value)
 
 
 @leaky_op.register_fake
@@ -69,7 +70,7 @@ def leaky_backward_op(
     done = leaky_native.all_backward(x, v0, p, T, (gs, gv, gh))
     if done is not None:
         dx, dv, constants = done
-        return [ordered(dx, x), dv.contiguous(), *constants]
+        return [ordered(dx, x), dv.contiguous().to(v0.dtype), *constants]
     steps = h.reshape(T, h.shape[0] // T, *h.shape[1:])
     n = p.rule.fire(steps)
     dh, dv = backward_kernel(steps, n, p, gs, gv, gh)
