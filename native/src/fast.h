@@ -17,17 +17,30 @@ struct FastShape {
 
 // Spikes of all steps as lists, one an image row: byte offsets of weight rows, less a constant a window.
 struct Events {
-  uint32_t* list;    // [T * planes * image rows][in[2] * channels]
+  uint32_t* list;    // [T * planes * image rows][row]
   int32_t* starts;   // [T * planes * image rows][in[2] + 1], into the list of that row
+  int64_t row = 0;   // in[2] * channels, and kOverrun more that whole vectors of entries may write
 };
+
+inline constexpr int64_t kOverrun = 16;
 
 // Weight rows a tap and input channel: bits of output channels (vertical counting) or int8 of them.
 struct FastWeights {
   const uint8_t* rows = nullptr;
-  int64_t row_bytes = 0;
+  int64_t row_bytes = 0;       // of one pixel
   int lists = 1;               // pixels that share a vector of bits
+  bool shared = false;         // neighbours of a row read one window: each row of bits holds the taps of them all
+  // Offset of the row that an event adds: channel * channel_step + x * pixel_step + kernel row * slice_step +
+  // first x of the window * window_step + window_base, modulo 2^32 (step by step for taps that lie apart: tap_step).
+  uint32_t channel_step = 0, pixel_step = 0, slice_step = 0, window_step = 0, window_base = 0, tap_step = 0;
   int planes = 1;              // bit-planes of the weights
   int64_t plane_bytes = 0;     // from one bit-plane to the next
+  // Where the row of one tap and channel begins.
+  int64_t row_of(const FastShape& s, int64_t tap, int64_t channel) const {
+    if (!shared) return (tap * s.channels + channel) * row_bytes;
+    const int64_t slots = s.kernel[2] + 2 * lists - 2;
+    return ((tap / s.kernel[2] * s.channels + channel) * slots + slots - lists - tap % s.kernel[2]) * row_bytes;
+  }
   uint32_t negative = 0;       // offset of the rows that negative spikes add
   uint32_t zero = 0;           // offset of a row of zeros
   int double_shift = 0;        // 1: weights are -1 and +1, the sum is twice the count less the events

@@ -13,6 +13,7 @@ namespace {
 struct Work {
   uint32_t* lists;   // [in_planes][lists][capacity]
   int64_t capacity;
+  Slice* slices;     // [lists][taps]
   V* totals;         // [blocks][kMaxPlanes]
   V* membranes;      // [blocks][width]
   int32_t *sums, *v, *spikes;
@@ -32,9 +33,12 @@ Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
   };
   Work w;
   const int64_t k = job.shape.taps * job.shape.channels, lists = job.weights.lists;
-  w.capacity = (k + 48) / 16 * 16;
+  const int64_t reach = job.shape.kernel[2] + (job.weights.shared ? lists - 1 : 0);
+  const int64_t most_events = k / job.shape.kernel[2] * reach, slice = reach * job.shape.channels;
+  w.capacity = (most_events + slice + 3 * kOverrun) / 16 * 16;
   const int64_t channels = most(job.shape.padded, blocks_of(job) * 256) * most(lists, kTogether);
   w.lists = reinterpret_cast<uint32_t*>(take(job.in_planes * lists * w.capacity * 4));
+  w.slices = reinterpret_cast<Slice*>(take(lists * job.shape.taps * static_cast<int64_t>(sizeof(Slice))));
   w.totals = reinterpret_cast<V*>(take(blocks_of(job) * kMaxPlanes * 32));
   w.membranes = reinterpret_cast<V*>(take(blocks_of(job) * job.end.width * 32));
   w.sums = reinterpret_cast<int32_t*>(take(channels * 4));
@@ -163,159 +167,6 @@ void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, 
   put_spikes(job.end, t, p, spikes);
 }
 
-// -- vertical counting ---------------------------------------------------------------------------------
-
-// Counts of block b over all weight and spike planes.
-template <int Lists>
-int total(const FastJob& job, const Work& w, const int64_t* lengths, int64_t block, V* out) {
-  const FastWeights& weights = job.weights;
-  const int spike_planes = job.in_ternary ? 1 : job.in_planes;
-  int planes = 0;
-  for (int j = 0; j < weights.planes; ++j)
-    for (int q = 0; q < spike_planes; ++q) {
-      Rows<Lists> rows;
-      rows.base = weights.rows + j * weights.plane_bytes + block * 32;
-      for (int l = 0; l < Lists; ++l) rows.list[l] = w.lists + (q * Lists + l) * w.capacity;
-      if (j == 0 && q == 0) {
-        planes = count(rows, lengths[q], out);
-        continue;
-      }
-      V term[kMaxPlanes];
-      const int n = count(rows, lengths[q], term);
-      planes = add_shifted(out, planes, term, n, j + q);
-    }
-  return planes;
-}
-
-// Lists of a group of pixels in every spike plane, padded alike; `offset` gets what each pixel subtracts.
-template <int Lists>
-void group_lists(const FastJob& job, int64_t t, int64_t p, const Work& w, int64_t* lengths, int64_t* offset) {
-  const FastWeights& weights = job.weights;
-  const int spike_planes = job.in_ternary ? 1 : job.in_planes;
-  for (int l = 0; l < Lists; ++l) offset[l] = 0;
-  for (int q = 0; q < spike_planes; ++q) {
-    int64_t n[Lists];
-    lengths[q] = 0;
-    for (int l = 0; l < Lists; ++l) {
-      uint32_t* list = w.lists + (q * Lists + l) * w.capacity;
-      n[l] = 0;
-      if (p + l < job.shape.pixels_out) {
-        n[l] = window_list(job, t, q, p + l, 0, list);
-        offset[l] += weights.offset_positive * (n[l] << q);
-        if (job.in_ternary) {
-          const int64_t more = window_list(job, t, 1, p + l, weights.negative, list + n[l]);
-          offset[l] += weights.offset_negative * more;
-          n[l] += more;
-        }
-      }
-      lengths[q] = most(lengths[q], n[l]);
-    }
-    const int64_t padded = (lengths[q] + 15) / 16 * 16;
-    for (int l = 0; l < Lists; ++l) {
-      uint32_t* list = w.lists + (q * Lists + l) * w.capacity;
-      for (int64_t i = n[l]; i < padded; ++i) list[i] = weights.zero;
-    }
-  }
-}
-
-// Planes of one block to integers: sums[lane] = (count << double_shift) - offset.
-void spread(const V* planes, int n, int shift, const int64_t* offset, int lists, int32_t* sums) {
-  const int64_t lanes = 256 / lists;
-  for (int l = 0; l < lists; ++l)
-    for (int64_t c = 0; c < lanes; ++c) sums[l * lanes + c] = -static_cast<int32_t>(offset[l]);
-  const V32 ladder = {1, 2, 4, 8, 16, 32, 64, 128};
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(planes);
-  for (int group = 0; group < 32; ++group) {
-    V32 sum;
-    std::memcpy(&sum, sums + group * 8, 32);
-    for (int i = 0; i < n; ++i) {
-      const V32 hit = (bytes[i * 32 + group] & ladder) != 0;
-      sum -= hit << (i + shift);  // hit is -1 where set
-    }
-    std::memcpy(sums + group * 8, &sum, 32);
-  }
-}
-
-template <int Lists>
-void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
-  const int64_t blocks = blocks_of(job), padded = job.shape.padded, lane = Lists > 1 ? 256 / Lists : padded;
-  for (int64_t g = begin; g < end; ++g) {
-    const int64_t p = g * Lists, live = least(Lists, job.shape.pixels_out - p);
-    for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, w.v + l * padded, padded);
-    for (int64_t t = 0; t < job.steps; ++t) {
-      if (t == 0 || job.in_row_bytes) {
-        int64_t lengths[64], offset[Lists];
-        group_lists<Lists>(job, t, p, w, lengths, offset);
-        for (int64_t b = 0; b < blocks; ++b) {
-          const int planes = total<Lists>(job, w, lengths, b, w.totals);
-          spread(w.totals, planes, job.weights.double_shift, offset, Lists, w.sums + b * 256);
-        }
-      }
-      for (int64_t l = 0; l < live; ++l)
-        finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * padded, w.spikes);
-    }
-    for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, w.v + l * padded, padded);
-  }
-}
-
-void put_words(const Epilogue& e, int64_t t, int64_t p, int64_t live, int lists, int64_t block, V fired) {
-  uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + p * e.out_words;
-  const int64_t lane_words = 4 / lists;
-  uint64_t words[4];
-  std::memcpy(words, &fired, 32);
-  if (lists == 1) {
-    const int64_t n = least(4, e.out_words - block * 4);
-    for (int64_t i = 0; i < n; ++i) to[block * 4 + i] = words[i];
-    return;
-  }
-  for (int64_t l = 0; l < live; ++l)
-    for (int64_t i = 0; i < e.out_words; ++i) to[l * e.out_words + i] = words[l * lane_words + i];
-}
-
-template <int Lists>
-void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
-  const Epilogue& e = job.end;
-  const int64_t blocks = blocks_of(job), vectors = blocks * e.width;
-  const PlaneNeuron neuron = plane_neuron_of(e.width);
-  for (int64_t g = begin; g < end; ++g) {
-    const int64_t p = g * Lists, live = least(Lists, job.shape.pixels_out - p);
-    std::memcpy(w.membranes, e.first ? e.state + g * vectors * 32 : e.init_planes, vectors * 32);
-    int planes[64];
-    V lanes{};
-    for (int64_t t = 0; t < job.steps; ++t) {
-      const int64_t now = constants_at(e, t);
-      int64_t lengths[64];
-      const bool fresh = t == 0 || job.in_row_bytes;
-      if (fresh) {
-        int64_t offset[Lists];
-        group_lists<Lists>(job, t, p, w, lengths, offset);
-        for (int i = 0; i < 4; ++i) lanes[i] = static_cast<uint64_t>(-(offset[i * Lists / 4] << e.gain_shift));
-      }
-      for (int64_t b = 0; b < blocks; ++b) {
-        V* sum = w.totals + b * kMaxPlanes;
-        if (fresh) planes[b] = total<Lists>(job, w, lengths, b, sum);
-        const V fired = neuron(e, b, now, sum, planes[b], job.weights.double_shift + e.gain_shift, lanes,
-                               w.membranes + b * e.width);
-        put_words(e, t, p, live, Lists, b, fired);
-      }
-    }
-    if (e.keep) std::memcpy(e.state + g * vectors * 32, w.membranes, vectors * 32);
-  }
-}
-
-template <int Lists>
-void event_bits_of(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
-  const Work w = cut(job, work, nullptr);
-  if (job.end.finish == Finish::planes) return bits_by_planes<Lists>(job, begin, end, w);
-  bits_by_rows<Lists>(job, begin, end, w);
-}
-
-void event_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
-  if (job.weights.lists == 1) return event_bits_of<1>(job, begin, end, work);
-  if (job.weights.lists == 2) return event_bits_of<2>(job, begin, end, work);
-  event_bits_of<4>(job, begin, end, work);
-}
-
 // -- rows of int8 --------------------------------------------------------------------------------------
 
 // sums[0..32) of one block of channels over the lists of all planes, most significant first.
@@ -365,12 +216,14 @@ void sum_rows(const FastJob& job, const Work& w, const int64_t* lengths) {
 
 void event_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const Work w = cut(job, work, nullptr);
+  const int64_t chunks = usual_chunks(job);
   for (int64_t p = begin; p < end; ++p) {
     start_rows(job.end, p, w.v, job.shape.padded);
+    const int64_t slices = window_slices(job, p, w.slices);
     for (int64_t t = 0; t < job.steps; ++t) {
       if (t == 0 || job.in_row_bytes) {
         int64_t lengths[64];
-        for (int q = 0; q < job.in_planes; ++q) lengths[q] = window_list(job, t, q, p, 0, w.lists + q * w.capacity);
+        for (int q = 0; q < job.in_planes; ++q) lengths[q] = window_list(job, t, q, w.slices, slices, chunks, 0, w.lists + q * w.capacity);
         if (job.weights.wide) sum_rows<int32_t>(job, w, lengths);
         else sum_rows<int16_t>(job, w, lengths);
       }
@@ -438,6 +291,7 @@ void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work)
 
 }  // namespace
 
+#include "fast_bits.inl"
 #include "fast_bytes.inl"
 
 namespace picojoule {

@@ -17,7 +17,7 @@ struct Rows {
 
 // Adds eight rows to ones, twos, fours; the carry counts eights.
 template <int Lists>
-inline V add_eight(const Rows<Lists>& rows, int64_t i, V& ones, V& twos, V& fours) {
+[[gnu::always_inline]] inline V add_eight(const Rows<Lists>& rows, int64_t i, V& ones, V& twos, V& fours) {
   V ta, tb, fa, fb, eight;
   full_add(ta, ones, ones, rows.at(i), rows.at(i + 1));
   full_add(tb, ones, ones, rows.at(i + 2), rows.at(i + 3));
@@ -29,41 +29,61 @@ inline V add_eight(const Rows<Lists>& rows, int64_t i, V& ones, V& twos, V& four
   return eight;
 }
 
-// Counts set bits per lane over n rows (lists are padded with zero rows to a multiple of 8); returns planes.
+// planes += carry, a bit of each lane, in H planes.
+template <int H>
+inline void ripple(V* planes, V carry) {
+#pragma GCC unroll 8
+  for (int q = 0; q < H; ++q) {
+    const V next = planes[q] & carry;
+    planes[q] ^= carry;
+    carry = next;
+  }
+}
+
+template <int Lists>
+[[gnu::always_inline]] inline V add_sixteen(const Rows<Lists>& rows, int64_t i, V& ones, V& twos, V& fours, V& eights) {
+  const V a = add_eight(rows, i, ones, twos, fours), b = add_eight(rows, i + 8, ones, twos, fours);
+  V sixteen;
+  full_add(sixteen, eights, eights, a, b);
+  return sixteen;
+}
+
+// H planes above the sixteens, few enough for registers.
+template <int Lists, int H>
+int count_within(const Rows<Lists>& rows, int64_t n, V* out) {
+  V ones{}, twos{}, fours{}, eights{}, sixteens{}, high[H] = {};
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const V a = add_sixteen(rows, i, ones, twos, fours, eights), b = add_sixteen(rows, i + 16, ones, twos, fours, eights);
+    V carry;
+    full_add(carry, sixteens, sixteens, a, b);
+    ripple<H>(high, carry);
+  }
+  if (n & 16) {
+    const V a = add_sixteen(rows, i, ones, twos, fours, eights), carry = sixteens & a;
+    sixteens ^= a;
+    ripple<H>(high, carry);
+    i += 16;
+  }
+  if (n & 8) {
+    const V a = add_eight(rows, i, ones, twos, fours), b = eights & a, carry = sixteens & b;
+    eights ^= a;
+    sixteens ^= b;
+    ripple<H>(high, carry);
+  }
+  out[0] = ones, out[1] = twos, out[2] = fours, out[3] = eights, out[4] = sixteens;
+  for (int q = 0; q < H; ++q) out[5 + q] = high[q];
+  return 5 + H;
+}
+
+// Counts set bits per lane over n rows, n a multiple of 8; returns planes.
 template <int Lists>
 int count(const Rows<Lists>& rows, int64_t n, V* out) {
-  V ones{}, twos{}, fours{}, eights{}, high[32];
-  const int64_t blocks = (n + 15) / 16;
-  const int more = blocks ? 64 - __builtin_clzll(static_cast<uint64_t>(blocks)) : 0;
-  for (int q = 0; q < more; ++q) high[q] = V{};
-  int64_t i = 0;
-  for (; i + 8 < n; i += 16) {
-    const V a = add_eight(rows, i, ones, twos, fours);
-    const V b = add_eight(rows, i + 8, ones, twos, fours);
-    V carry;
-    full_add(carry, eights, eights, a, b);
-    for (int q = 0; q < more; ++q) {
-      const V next = high[q] & carry;
-      high[q] ^= carry;
-      carry = next;
-    }
-  }
-  if (i < n) {
-    const V a = add_eight(rows, i, ones, twos, fours);
-    V carry = eights & a;
-    eights ^= a;
-    for (int q = 0; q < more; ++q) {
-      const V next = high[q] & carry;
-      high[q] ^= carry;
-      carry = next;
-    }
-  }
-  out[0] = ones;
-  out[1] = twos;
-  out[2] = fours;
-  out[3] = eights;
-  for (int q = 0; q < more; ++q) out[4 + q] = high[q];
-  return 4 + more;
+  if (n < 128) return count_within<Lists, 2>(rows, n, out);
+  if (n < 256) return count_within<Lists, 3>(rows, n, out);
+  if (n < 512) return count_within<Lists, 4>(rows, n, out);
+  if (n < 2048) return count_within<Lists, 6>(rows, n, out);
+  return count_within<Lists, 26>(rows, n, out);  // lists stay below 2^30 bytes of rows
 }
 
 // total += term << shift; returns the new number of planes.
@@ -81,28 +101,22 @@ inline int add_shifted(V* total, int planes, const V* term, int n, int shift) {
   return planes;
 }
 
-// One step of neurons whose planes are `v`; `sum` holds counts, `lanes` what is added to each of them.
-template <int W>
-V plane_neuron(const Epilogue& e, int64_t block, int64_t t, const V* sum, int planes, int shift, V lanes, V* v) {
-  const V none{};
+// One step of neurons whose planes are `v`; `x` holds W planes of sums, `lanes` what is added to each of them.
+template <int W, bool Flips>
+V plane_step(const Epilogue& e, int64_t block, int64_t t, const V* x, V lanes, V* v) {
   const V* charge = reinterpret_cast<const V*>(e.charge_planes) + t * e.charge_t + block * W;
   const V* threshold = reinterpret_cast<const V*>(e.threshold_planes) + t * e.threshold_t + block * W;
-  const V flip = e.flips ? reinterpret_cast<const V*>(e.flip_mask)[block] : none;
-  V x[W], kept[W], h[W];
-  for (int i = 0; i < W; ++i) x[i] = none;
-  for (int i = 0; i < planes && i + shift < W; ++i) x[i + shift] = sum[i];
-  V first{}, second{}, third{}, fourth{}, negative{};
-  if (e.leak) {
-    const int k = e.decay_shift;
-    for (int i = 0; i < W; ++i) kept[i] = v[i + k < W ? i + k : W - 1];
-    if (e.half_up && k > 0) second = v[k - 1 < W ? k - 1 : W - 1];
-  } else {
-    for (int i = 0; i < W; ++i) kept[i] = none;
-  }
+  const V flip = Flips ? reinterpret_cast<const V*>(e.flip_mask)[block] : V{};
+  const int k = e.decay_shift;
+  const V leaks = e.leak ? ~V{} : V{};
+  V h[W], first{}, second{}, third{}, fourth{}, negative{};
+  if (e.leak && e.half_up && k > 0) second = v[k - 1 < W ? k - 1 : W - 1];
+#pragma GCC unroll 64
   for (int i = 0; i < W; ++i) {
     V y, z;
-    full_add(first, y, x[i], none - ((lanes >> i) & 1), first);
-    full_add(second, z, y ^ flip, kept[i], second);
+    const V kept = v[i + k < W ? i + k : W - 1] & leaks;
+    full_add(first, y, x[i], sign_mask(lanes << (63 - i)), first);
+    full_add(second, z, Flips ? y ^ flip : y, kept, second);
     full_add(third, h[i], z, charge[i], third);
     full_add(fourth, negative, h[i], threshold[i], fourth);
   }
@@ -123,6 +137,14 @@ V plane_neuron(const Epilogue& e, int64_t block, int64_t t, const V* sum, int pl
   V carry{};
   for (int i = 0; i < W; ++i) full_add(carry, v[i], h[i], reset[i] & fired, carry);  // planes of -reset_value
   return fired;
+}
+
+// The same for sums of `planes` planes, shifted up.
+template <int W>
+V plane_neuron(const Epilogue& e, int64_t block, int64_t t, const V* sum, int planes, int shift, V lanes, V* v) {
+  V x[W];
+  for (int i = 0; i < W; ++i) x[i] = i >= shift && i < planes + shift ? sum[i - shift] : V{};
+  return e.flips ? plane_step<W, true>(e, block, t, x, lanes, v) : plane_step<W, false>(e, block, t, x, lanes, v);
 }
 
 using PlaneNeuron = V (*)(const Epilogue&, int64_t, int64_t, const V*, int, int, V, V*);

@@ -68,7 +68,9 @@ class FastOp : public Op {
       lay_out(call, job);
     } else if (kernel_ != Synapse::dense_rows) {
       const int64_t lines = call.in[0].rows * job.in_planes * job.shape.in[0] * job.shape.in[1];
-      job.events.list = call.scratch[0].take<uint32_t>(lines * job.shape.in[2] * job.shape.channels + 16);
+      const int64_t slack = job.shape.channels * (job.shape.kernel[2] + job.weights.lists) + 2 * kOverrun;  // read, not used
+      job.events.row = job.shape.in[2] * job.shape.channels + kOverrun;
+      job.events.list = call.scratch[0].take<uint32_t>(lines * job.events.row + slack);
       job.events.starts = call.scratch[0].take<int32_t>(lines * (job.shape.in[2] + 1));
       call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { table_.decode(job, begin, end); });
     }
@@ -192,6 +194,7 @@ class FastOp : public Op {
     const FastShape& s = job_.shape;
     FastWeights& w = job_.weights;
     w.row_bytes = s.padded;
+    step_by_pixel();
     w.wide = facts_.sum_bound > 32767;
     rows_.assign(s.taps * s.channels * w.row_bytes + 64, 0);
     for (int64_t o = 0; o < s.out_channels; ++o)
@@ -207,7 +210,14 @@ class FastOp : public Op {
     FastWeights& w = job_.weights;
     w.lists = s.out_channels > 128 ? 1 : s.out_channels > 64 ? 2 : 4;
     w.row_bytes = w.lists == 1 ? blocks() * 32 : 32 / w.lists;
-    const int64_t k = s.taps * s.channels, rows = job_.in_ternary ? 2 * k + 1 : k + 1;
+    // Neighbours that read one window: the taps of a kernel row lie side by side, last first, zeros around them, so
+    // that a vector read at tap e holds tap e for the first pixel, e - 1 for the second, and so on.
+    w.shared = w.lists > 1 && s.kernel[2] > 1 && s.stride[2] == 1 && s.dilation[2] == 1 && s.out[2] % w.lists == 0;
+    const int64_t taps = w.shared ? s.taps / s.kernel[2] * (s.kernel[2] + 2 * w.lists - 2) : s.taps;
+    const int64_t k = taps * s.channels, gap = std::max<int64_t>(1, 32 / w.row_bytes);  // rows that one vector spans
+    const int64_t rows = (job_.in_ternary ? 2 * k : k) + gap;
+    if (w.shared) step_by_window(taps / (s.taps / s.kernel[2]));
+    else step_by_pixel();
     const int64_t low = facts_.signs ? -1 : facts_.low, high = facts_.signs ? 1 : facts_.high;
     w.double_shift = facts_.signs ? 1 : 0;
     w.offset_positive = facts_.signs ? 1 : -low;
@@ -215,18 +225,33 @@ class FastOp : public Op {
     w.planes = std::max(1, bit_length(static_cast<uint64_t>(high - low) >> w.double_shift));
     w.plane_bytes = rows * w.row_bytes;
     w.zero = static_cast<uint32_t>(k * w.row_bytes);
-    w.negative = static_cast<uint32_t>((k + 1) * w.row_bytes);
+    w.negative = static_cast<uint32_t>((k + gap) * w.row_bytes);
     rows_.assign(w.planes * w.plane_bytes + 64, 0);
     for (int64_t o = 0; o < s.out_channels; ++o)
-      for (int64_t i = 0; i < k; ++i) {
+      for (int64_t i = 0; i < s.taps * s.channels; ++i) {
         const int64_t code = weight(o, i / s.channels, i % s.channels);
         for (int j = 0; j < w.planes; ++j) {
-          uint8_t* at = rows_.data() + j * w.plane_bytes + i * w.row_bytes + o / 8;
+          uint8_t* at = rows_.data() + j * w.plane_bytes + w.row_of(s, i / s.channels, i % s.channels) + o / 8;
           at[0] |= static_cast<uint8_t>(((code - low) >> w.double_shift >> j & 1) << (o % 8));
           if (job_.in_ternary) at[w.negative] |= static_cast<uint8_t>(((high - code) >> w.double_shift >> j & 1) << (o % 8));
         }
       }
     w.rows = rows_.data();
+  }
+
+  void step_by_pixel() {
+    FastWeights& w = job_.weights;
+    const uint32_t row = static_cast<uint32_t>(w.row_bytes), tap = row * static_cast<uint32_t>(job_.shape.channels);
+    w.channel_step = row, w.pixel_step = w.tap_step = tap, w.window_step = 0 - tap;
+    w.slice_step = tap * static_cast<uint32_t>(job_.shape.kernel[2]);
+  }
+  // `slots` rows of a kernel row and channel; an event at tap e of the window starts at slot kernel + lists - 2 - e.
+  void step_by_window(int64_t slots) {
+    FastWeights& w = job_.weights;
+    const uint32_t row = static_cast<uint32_t>(w.row_bytes), channel = row * static_cast<uint32_t>(slots);
+    w.channel_step = channel, w.pixel_step = 0 - row, w.window_step = row;
+    w.slice_step = channel * static_cast<uint32_t>(job_.shape.channels);
+    w.window_base = row * static_cast<uint32_t>(job_.shape.kernel[2] + w.lists - 2);
   }
 
   void raw(const NodeDef& synapse) {

@@ -26,6 +26,28 @@ inline V load(const void* from) {
 }
 inline void store(void* to, V v) { std::memcpy(to, &v, 32); }
 
+// All bits of a 64-bit lane as its sign.
+inline V sign_mask(V x) {
+#if defined(__AVX2__) && !defined(__AVX512VL__)
+  return (V)_mm256_cmpgt_epi64(_mm256_setzero_si256(), (__m256i)x);
+#else
+  typedef int64_t Signed __attribute__((vector_size(32)));
+  return (V)((Signed)x >> 63);
+#endif
+}
+
+// to[i] = from[i] + by for sixteen words of 32 bits.
+[[gnu::always_inline]] inline void add_sixteen_to(uint32_t* to, const uint32_t* from, uint32_t by) {
+#if defined(__AVX512F__)
+  const __m512i some = _mm512_loadu_si512(from);
+  _mm512_storeu_si512(to, _mm512_add_epi32(some, _mm512_set1_epi32(static_cast<int>(by))));
+#else
+  const V32 low = (V32)load(from) + static_cast<int32_t>(by), high = (V32)load(from + 8) + static_cast<int32_t>(by);
+  store(to, (V)low);
+  store(to + 8, (V)high);
+#endif
+}
+
 // sum + 2 carry = a + b + c in every bit.
 inline void full_add(V& carry, V& sum, V a, V b, V c) {
 #if defined(__AVX512VL__)

@@ -1,0 +1,178 @@
+// Vertical counting of events: sums of pixels as bit-planes or integers. Included by fast_impl.inl.
+
+namespace {
+
+// Counts of block b over all weight and spike planes, from Rowed of the lists of a group.
+template <int Rowed, int Lists>
+int total(const FastJob& job, const Work& w, const int64_t* lengths, int64_t block, V* out) {
+  const FastWeights& weights = job.weights;
+  const int spike_planes = job.in_ternary ? 1 : job.in_planes;
+  int planes = 0;
+  for (int j = 0; j < weights.planes; ++j)
+    for (int q = 0; q < spike_planes; ++q) {
+      Rows<Rowed> rows;
+      rows.base = weights.rows + j * weights.plane_bytes + block * 32;
+      for (int l = 0; l < Rowed; ++l) rows.list[l] = w.lists + (q * Lists + l) * w.capacity;
+      if (j == 0 && q == 0) {
+        planes = count(rows, lengths[q], out);
+        continue;
+      }
+      V term[kMaxPlanes];
+      const int n = count(rows, lengths[q], term);
+      planes = add_shifted(out, planes, term, n, j + q);
+    }
+  return planes;
+}
+
+// Where the pixels of a group look: the slices of one window when they share it, else of each.
+template <int Lists, bool Shared>
+struct Group {
+  const FastJob& job;
+  const Work& w;
+  int64_t chunks, live = 0, slices[Lists] = {};
+
+  void look(int64_t p) {
+    live = least(Lists, job.shape.pixels_out - p);
+    for (int64_t l = 0; l < (Shared ? 1 : live); ++l) slices[l] = window_slices(job, p + l, w.slices + l * job.shape.taps);
+  }
+
+  // Lists of the group in every spike plane, padded alike; `offset` gets what each pixel subtracts.
+  void list(int64_t t, int64_t* lengths, int64_t* offset) const {
+    const FastWeights& weights = job.weights;
+    const int spike_planes = job.in_ternary ? 1 : job.in_planes;
+    for (int l = 0; l < Lists; ++l) offset[l] = 0;
+    for (int q = 0; q < spike_planes; ++q) {
+      int64_t n[Lists] = {};
+      lengths[q] = 0;
+      for (int64_t l = 0; l < (Shared ? 1 : live); ++l) {
+        uint32_t* to = w.lists + (q * Lists + l) * w.capacity;
+        const Slice* from = w.slices + l * job.shape.taps;
+        n[l] = window_list(job, t, q, from, slices[l], chunks, 0, to);
+        if (!Shared) offset[l] += weights.offset_positive * (n[l] << q);
+        if (job.in_ternary) {
+          const int64_t more = window_list(job, t, 1, from, slices[l], chunks, weights.negative, to + n[l]);
+          if (!Shared) offset[l] += weights.offset_negative * more;
+          n[l] += more;
+        }
+        lengths[q] = most(lengths[q], n[l]);
+      }
+      if (Shared)
+        for (int l = 0; l < Lists; ++l) {
+          offset[l] += weights.offset_positive * (window_count(job, t, q, w.slices, slices[0], l) << q);
+          if (job.in_ternary) offset[l] += weights.offset_negative * window_count(job, t, 1, w.slices, slices[0], l);
+        }
+      lengths[q] = (lengths[q] + 7) / 8 * 8;
+      for (int l = 0; l < (Shared ? 1 : Lists); ++l) {
+        uint32_t* to = w.lists + (q * Lists + l) * w.capacity;
+        for (int64_t i = n[l]; i < lengths[q]; ++i) to[i] = weights.zero;
+      }
+    }
+  }
+};
+
+// Planes of one block to integers: sums[lane] = (count << double_shift) - offset.
+void spread(const V* planes, int n, int shift, const int64_t* offset, int lists, int32_t* sums) {
+  const int64_t lanes = 256 / lists;
+  for (int l = 0; l < lists; ++l)
+    for (int64_t c = 0; c < lanes; ++c) sums[l * lanes + c] = -static_cast<int32_t>(offset[l]);
+  const V32 ladder = {1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(planes);
+  for (int group = 0; group < 32; ++group) {
+    V32 sum;
+    std::memcpy(&sum, sums + group * 8, 32);
+    for (int i = 0; i < n; ++i) {
+      const V32 hit = (bytes[i * 32 + group] & ladder) != 0;
+      sum -= hit << (i + shift);  // hit is -1 where set
+    }
+    std::memcpy(sums + group * 8, &sum, 32);
+  }
+}
+
+template <int Lists, bool Shared>
+void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
+  const int64_t blocks = blocks_of(job), padded = job.shape.padded, lane = Lists > 1 ? 256 / Lists : padded;
+  Group<Lists, Shared> group{job, w, usual_chunks(job)};
+  for (int64_t g = begin; g < end; ++g) {
+    const int64_t p = g * Lists;
+    group.look(p);
+    const int64_t live = group.live;
+    for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, w.v + l * padded, padded);
+    for (int64_t t = 0; t < job.steps; ++t) {
+      if (t == 0 || job.in_row_bytes) {
+        int64_t lengths[64], offset[Lists];
+        group.list(t, lengths, offset);
+        for (int64_t b = 0; b < blocks; ++b) {
+          const int planes = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, w.totals);
+          spread(w.totals, planes, job.weights.double_shift, offset, Lists, w.sums + b * 256);
+        }
+      }
+      for (int64_t l = 0; l < live; ++l)
+        finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * padded, w.spikes);
+    }
+    for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, w.v + l * padded, padded);
+  }
+}
+
+void put_words(const Epilogue& e, int64_t t, int64_t p, int64_t live, int lists, int64_t block, V fired) {
+  uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + p * e.out_words;
+  const int64_t lane_words = 4 / lists;
+  uint64_t words[4];
+  std::memcpy(words, &fired, 32);
+  if (lists == 1) {
+    const int64_t n = least(4, e.out_words - block * 4);
+    for (int64_t i = 0; i < n; ++i) to[block * 4 + i] = words[i];
+    return;
+  }
+  for (int64_t l = 0; l < live; ++l)
+    for (int64_t i = 0; i < e.out_words; ++i) to[l * e.out_words + i] = words[l * lane_words + i];
+}
+
+template <int Lists, bool Shared>
+void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
+  const Epilogue& e = job.end;
+  const int64_t blocks = blocks_of(job), vectors = blocks * e.width;
+  const PlaneNeuron neuron = plane_neuron_of(e.width);
+  Group<Lists, Shared> group{job, w, usual_chunks(job)};
+  for (int64_t g = begin; g < end; ++g) {
+    const int64_t p = g * Lists;
+    group.look(p);
+    std::memcpy(w.membranes, e.first ? e.state + g * vectors * 32 : e.init_planes, vectors * 32);
+    int planes[64];
+    V lanes{};
+    for (int64_t t = 0; t < job.steps; ++t) {
+      const int64_t now = constants_at(e, t);
+      int64_t lengths[64];
+      const bool fresh = t == 0 || job.in_row_bytes;
+      if (fresh) {
+        int64_t offset[Lists];
+        group.list(t, lengths, offset);
+        for (int i = 0; i < 4; ++i) lanes[i] = static_cast<uint64_t>(-(offset[i * Lists / 4] << e.gain_shift));
+      }
+      for (int64_t b = 0; b < blocks; ++b) {
+        V* sum = w.totals + b * kMaxPlanes;
+        if (fresh) planes[b] = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, sum);
+        const V fired = neuron(e, b, now, sum, planes[b], job.weights.double_shift + e.gain_shift, lanes,
+                               w.membranes + b * e.width);
+        put_words(e, t, p, group.live, Lists, b, fired);
+      }
+    }
+    if (e.keep) std::memcpy(e.state + g * vectors * 32, w.membranes, vectors * 32);
+  }
+}
+
+template <int Lists, bool Shared>
+void event_bits_of(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+  const Work w = cut(job, work, nullptr);
+  if (job.end.finish == Finish::planes) return bits_by_planes<Lists, Shared>(job, begin, end, w);
+  bits_by_rows<Lists, Shared>(job, begin, end, w);
+}
+
+void event_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+  const int lists = job.weights.lists;
+  if (lists == 1) return event_bits_of<1, false>(job, begin, end, work);
+  if (job.weights.shared) return lists == 2 ? event_bits_of<2, true>(job, begin, end, work) : event_bits_of<4, true>(job, begin, end, work);
+  if (lists == 2) return event_bits_of<2, false>(job, begin, end, work);
+  event_bits_of<4, false>(job, begin, end, work);
+}
+
+}  // namespace
