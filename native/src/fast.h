@@ -53,7 +53,7 @@ struct FastWeights {
   const int16_t* pairs = nullptr;  // dense: [taps * channels / 2][padded][2]
 };
 
-enum class Finish : uint8_t { raw, rows, planes };
+enum class Finish : uint8_t { raw, rows, planes, levels };
 
 // One constant [T|1][padded] of the fused neuron, spread over channels.
 struct Spread {
@@ -91,6 +91,9 @@ struct Epilogue {
   bool leak = true, flips = false, resets_to_zero = true;
   int64_t charge_t = 0, threshold_t = 0, reset_t = 0;  // vectors from step to step (0: steady)
   const std::byte *charge_planes = nullptr, *threshold_planes = nullptr, *reset_planes = nullptr;
+  // levels: planes of the level's negative, [level][block][width]
+  const std::byte* level_planes = nullptr;
+  int64_t blocks = 1;
   const std::byte *flip_mask = nullptr, *valid_mask = nullptr, *init_planes = nullptr;  // [block](, [width])
 };
 
@@ -122,6 +125,9 @@ struct FastTable {
 
 // Each exists on processors of its kind (isa.h).
 extern const FastTable kFastGeneric, kFastNeon, kFastAvx2, kFastAvx512;
+
+// Most levels of neurons without memory that the plane kernels take.
+inline constexpr int kMaxLevels = 16;
 
 // Membrane widths that the plane kernels are built for.
 inline constexpr int kWidths[] = {8, 10, 12, 14, 16, 18, 20, 24, 32, 48};

@@ -113,8 +113,8 @@ void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w)
   }
 }
 
-void put_words(const Epilogue& e, int64_t t, int64_t p, int64_t live, int lists, int64_t block, V fired) {
-  uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + p * e.out_words;
+void put_words(const Epilogue& e, int64_t t, int64_t p, int64_t live, int lists, int64_t block, V fired, int plane = 0) {
+  uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + plane * e.out_plane_words + p * e.out_words;
   const int64_t lane_words = 4 / lists;
   uint64_t words[4];
   std::memcpy(words, &fired, 32);
@@ -125,6 +125,14 @@ void put_words(const Epilogue& e, int64_t t, int64_t p, int64_t live, int lists,
   }
   for (int64_t l = 0; l < live; ++l)
     for (int64_t i = 0; i < e.out_words; ++i) to[l * e.out_words + i] = words[l * lane_words + i];
+}
+
+// Words of step 0 again: the sums were the same.
+void repeat_words(const Epilogue& e, int64_t t, int64_t p, int64_t live) {
+  for (int q = 0; q < e.out_planes; ++q) {
+    const int64_t at = (q * e.out_plane_words + p * e.out_words) * 8;
+    std::memcpy(e.out + t * e.out_row_bytes + at, e.out + at, static_cast<size_t>(live * e.out_words) * 8);
+  }
 }
 
 template <int Lists, bool Shared>
@@ -160,10 +168,17 @@ void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& 
   }
 }
 
+}  // namespace
+
+#include "fast_levels.inl"
+
+namespace {
+
 template <int Lists, bool Shared>
 void event_bits_of(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const Work w = cut(job, work, nullptr);
   if (job.end.finish == Finish::planes) return bits_by_planes<Lists, Shared>(job, begin, end, w);
+  if (job.end.finish == Finish::levels) return bits_by_levels<Lists, Shared>(job, begin, end, w);
   bits_by_rows<Lists, Shared>(job, begin, end, w);
 }
 

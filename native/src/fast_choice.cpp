@@ -91,6 +91,11 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   return w.channels_out > 16384 ? "it has more than 16384 outputs" : "";
 }
 
+bool plane_levels(const NodeDef& neuron, const NeuronConstants& n, bool stream) {
+  const auto levels = static_cast<int>(n.thresholds.size()) + n.ternary;
+  return n.forgets(stream) && !n.table && levels <= kMaxLevels && neuron.kind.name != KindName::time;
+}
+
 namespace {
 
 bool power_of_two(int64_t x, int* log) {
@@ -100,6 +105,7 @@ bool power_of_two(int64_t x, int* log) {
 }
 
 std::string refuse_planes(const NodeDef& neuron, const NeuronConstants& n, const WeightFacts& facts, bool stream) {
+  if (plane_levels(neuron, n, stream)) return "";
   if (neuron.kind.name != KindName::binary) return "its spikes are not binary";
   if (!n.decay.uniform()) return "its decays differ";
   int log = 0;

@@ -279,6 +279,8 @@ class FastOp : public Op {
       const auto zero = [](const Plane& p) { return p.uniform() && p.values[0] == 0; };
       e.forgets = zero(n.decay) || (!stream && n.steps == 1 && zero(n.v_init));
       spread_constants(n);
+    } else if (plane_levels(neuron, n, stream)) {
+      level_constants(n);
     } else {
       plane_constants(n, stream);
     }
@@ -325,18 +327,10 @@ class FastOp : public Op {
     const auto size = [](int64_t g) { return static_cast<uint64_t>(g < 0 ? -g : g); };
     e.gain_shift = bit_length(size(n.gain.values[0])) - 1;
 
-    const int64_t lists = job_.weights.lists, lanes = 256 / lists, vectors = blocks() * e.width;
-    std::vector<std::pair<const std::byte**, size_t>> places;
-    // One set of planes a step; every pixel of a shared vector sees the same channels.
+    const int64_t vectors = blocks() * e.width;
+    PlaneSet planes(*this);
     auto add = [&](const std::byte*& to, int64_t* t_stride, bool steady, int width, auto value) {
-      const int64_t steps = steady ? 1 : n.steps, per_step = blocks() * width;
-      places.push_back({&to, planes_.size()});
-      std::vector<std::byte> made(steps * per_step * 32);
-      for (int64_t t = 0; t < steps; ++t)
-        for (int64_t o = 0; o < n.channels; ++o)
-          for (int64_t l = 0; l < lists; ++l)
-            set_planes(made, t * per_step + o / 256 * width, width, l * lanes + o % 256, value(t, o));
-      planes_.insert(planes_.end(), made.begin(), made.end());
+      planes.add(to, steady ? 1 : n.steps, width, value);
       if (t_stride) *t_stride = steady ? 0 : vectors;
     };
     auto negative = [&](int64_t c) { return n.gain.at(0, c) < 0; };
@@ -352,10 +346,62 @@ class FastOp : public Op {
     add(e.valid_mask, nullptr, true, 1, [&](int64_t, int64_t) { return 1; });
     for (int64_t c = 0; c < n.channels; ++c) e.flips = e.flips || negative(c);
     for (int64_t r : n.reset_value.values) e.resets_to_zero = e.resets_to_zero && r == 0;
-    aligned_.reset(new (std::align_val_t(64)) std::byte[planes_.size()]);
-    std::copy(planes_.begin(), planes_.end(), aligned_.get());
-    for (auto& [to, at] : places) *to = aligned_.get() + at;
+    planes.place();
   }
+
+  // Level l of channel c is the first sum that gives a further spike, or with a flip the first that gives none.
+  void level_constants(const NeuronConstants& n) {
+    Epilogue& e = job_.end;
+    e.finish = Finish::levels;
+    e.blocks = blocks();
+    e.ternary = n.ternary;
+    e.levels = static_cast<int>(n.thresholds.size()) + n.ternary;
+    const auto sums = [&](int64_t c) { return Range{facts_.outputs[c].low - bias_[c], facts_.outputs[c].high - bias_[c]}; };
+    const auto level = [&](int64_t l, int64_t c) {
+      const bool down = l == static_cast<int64_t>(n.thresholds.size());
+      const int64_t threshold = down ? n.neg.at(0, c) + 1 : n.thresholds[l].at(0, c);
+      return std::clamp<int64_t>(n.first_input(c, threshold), sums(c).low + bias_[c], sums(c).high + bias_[c] + 1) - bias_[c];
+    };
+    int needed = 1;
+    for (int64_t c = 0; c < n.channels; ++c) {
+      const Range r = sums(c);
+      needed = std::max(needed, Range{r.low - r.high - 1, r.high - r.low}.bits());
+    }
+    e.width = needed;
+    PlaneSet planes(*this);
+    planes.add(e.level_planes, e.levels, e.width, [&](int64_t l, int64_t c) { return -level(l, c); });
+    planes.add(e.flip_mask, 1, 1, [&](int64_t, int64_t c) { return n.gain.at(0, c) < 0 ? 1 : 0; });
+    planes.add(e.valid_mask, 1, 1, [&](int64_t, int64_t) { return 1; });
+    for (int64_t g : n.gain.values) e.flips = e.flips || g < 0;
+    planes.place();
+  }
+
+  // Constants as bit-planes, [set][block][width]; every pixel of a shared vector sees the same channels.
+  class PlaneSet {
+   public:
+    explicit PlaneSet(FastOp& op) : op_(op) {}
+    template <class F>
+    void add(const std::byte*& to, int64_t sets, int width, F value) {
+      const int64_t lists = op_.job_.weights.lists, lanes = 256 / lists, size = op_.blocks() * width;
+      places_.push_back({&to, op_.planes_.size()});
+      std::vector<std::byte> made(sets * size * 32);
+      for (int64_t s = 0; s < sets; ++s)
+        for (int64_t o = 0; o < op_.window_.channels_out; ++o)
+          for (int64_t l = 0; l < lists; ++l)
+            set_planes(made, s * size + o / 256 * width, width, l * lanes + o % 256, value(s, o));
+      op_.planes_.insert(op_.planes_.end(), made.begin(), made.end());
+    }
+    // The sets where kernels find them, aligned.
+    void place() {
+      op_.aligned_.reset(new (std::align_val_t(64)) std::byte[op_.planes_.size()]);
+      std::copy(op_.planes_.begin(), op_.planes_.end(), op_.aligned_.get());
+      for (auto& [to, at] : places_) *to = op_.aligned_.get() + at;
+    }
+
+   private:
+    FastOp& op_;
+    std::vector<std::pair<const std::byte**, size_t>> places_;
+  };
 
   struct Free {
     void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }

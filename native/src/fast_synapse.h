@@ -31,6 +31,9 @@ struct WeightFacts {
 std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel);
 std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFacts& facts, Fused kernel, bool stream);
 
+// True when the plane kernel compares sums with levels instead of keeping a membrane.
+bool plane_levels(const NodeDef& neuron, const NeuronConstants& n, bool stream);
+
 Layout packed_layout(const NodeDef& synapse);  // of its input and output spikes
 // Dense bytes read words when `packed`, else dense rows.
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,

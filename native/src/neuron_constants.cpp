@@ -100,6 +100,24 @@ bool NeuronConstants::timeless() const {
   return steady;
 }
 
+bool NeuronConstants::forgets(bool stream) const {
+  for (auto* plane : {&decay, &gain, &bias, &neg})
+    if (!plane->steady()) return false;
+  for (auto& level : thresholds)
+    if (!level.steady()) return false;
+  if (!stream && steps == 1) return true;
+  return decay.uniform() && decay.values[0] == 0;
+}
+
+int64_t NeuronConstants::first_input(int64_t c, int64_t threshold) const {
+  const auto floor_div = [](Wide a, Wide b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); };
+  const Wide half = half_up && decay_shift > 0 ? Wide{1} << (decay_shift - 1) : 0;
+  const Wide kept = (static_cast<Wide>(decay.at(0, c)) * v_init.at(0, c) + half) >> decay_shift;
+  const Wide target = static_cast<Wide>(threshold) - kept - bias.at(0, c), g = gain.at(0, c);
+  if (g == 0) return target <= 0 ? -Range::kWide : Range::kWide;
+  return clamp_wide(g > 0 ? -floor_div(-target, g) : floor_div(-target, -g) + 1);
+}
+
 Range NeuronConstants::sweep(int64_t c, Range x, int64_t count, Range& v, Range* tight, Range* charged) const {
   Range reach = v;
   auto tighten = [&](Wide low, Wide high) {

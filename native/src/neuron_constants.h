@@ -60,6 +60,11 @@ struct NeuronConstants {
   Range reach(const std::vector<Range>& x, int64_t steps) const;
   // True when `reach` is the same for any number of steps.
   bool bounded(const std::vector<Range>& x) const;
+  // True when spikes depend on the input of their own step alone.
+  bool forgets(bool stream) const;
+  // Smallest x from which a neuron that forgets has h >= threshold, or with a negative gain h < threshold;
+  // without a gain +-kWide.
+  int64_t first_input(int64_t c, int64_t threshold) const;
   bool timeless() const;  // no constant depends on the step
 
  private:

@@ -10,10 +10,6 @@
 namespace picojoule {
 namespace {
 
-using Wide = __int128;
-
-Wide floor_div(Wide a, Wide b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-
 // Edges of neurons whose spikes depend on x alone: h >= threshold becomes x > edge or its opposite.
 class Edges {
  public:
@@ -21,16 +17,13 @@ class Edges {
       : n_(n), low_(input.low()), high_(input.high()), levels_(static_cast<int64_t>(n.thresholds.size()) + n.ternary),
         edges(static_cast<size_t>(levels_ * n.channels), kNever), base(n.channels, 0), mask(n.channels, 0) {
     for (int64_t c = 0; c < n.channels; ++c) {
-      const Wide half = n.half_up && n.decay_shift > 0 ? Wide{1} << (n.decay_shift - 1) : 0;
-      const Wide kept = (static_cast<Wide>(n.decay.at(0, c)) * n.v_init.at(0, c) + half) >> n.decay_shift;
-      const Wide bias = kept + n.bias.at(0, c);
       mask[c] = n.gain.at(0, c) < 0 ? -1 : 0;
       int64_t l = 0;
-      for (auto& threshold : n.thresholds) reach(l++, c, threshold.at(0, c) - bias, 1);
+      for (auto& threshold : n.thresholds) reach(l++, c, threshold.at(0, c));
       // h <= neg is the opposite of h >= neg + 1.
       if (n.ternary) {
         base[c] -= 1;
-        reach(l, c, static_cast<Wide>(n.neg.at(0, c)) + 1 - bias, 1);
+        reach(l, c, n.neg.at(0, c) + 1);
       }
     }
   }
@@ -38,24 +31,16 @@ class Edges {
   static constexpr int64_t kNever = INT64_MAX;
 
  private:
-  // Adds [gain x >= target] to the spikes of channel c.
-  void reach(int64_t level, int64_t c, Wide target, int8_t one) {
-    const Wide gain = n_.gain.at(0, c);
-    int64_t& edge = edges[level * n_.channels + c];
-    if (gain == 0) {
-      base[c] += target <= 0 ? one : 0;
-      return;
-    }
-    // gain > 0: x >= ceil(target / gain), that is x > edge; gain < 0: not x > edge with edge = floor(-target / -gain).
-    const Wide at = gain > 0 ? -floor_div(-target, gain) - 1 : floor_div(-target, -gain);
-    const bool always_above = at < low_, never_above = at >= high_;
-    if (gain > 0) base[c] += always_above ? one : 0;
-    else base[c] += always_above ? 0 : one;
-    if (!always_above && !never_above) edge = static_cast<int64_t>(at);
+  // Adds [h >= threshold] to the spikes of channel c.
+  void reach(int64_t level, int64_t c, int64_t threshold) {
+    const int64_t edge = n_.first_input(c, threshold) - 1;
+    const bool always_above = edge < low_, never_above = edge >= high_;
+    base[c] += always_above == (mask[c] == 0) ? 1 : 0;
+    if (!always_above && !never_above) edges[level * n_.channels + c] = edge;
   }
 
   const NeuronConstants& n_;
-  Wide low_, high_;
+  int64_t low_, high_;
   int64_t levels_;
 
  public:
@@ -141,22 +126,13 @@ class StepOp : public Op {
   std::vector<int32_t> constants_, start_;
 };
 
-bool forgets(const NeuronConstants& n, bool stream) {
-  for (auto* plane : {&n.decay, &n.gain, &n.bias, &n.neg})
-    if (!plane->steady()) return false;
-  for (auto& level : n.thresholds)
-    if (!level.steady()) return false;
-  if (!stream && n.steps == 1) return true;
-  return n.decay.uniform() && n.decay.values[0] == 0;
-}
-
 }  // namespace
 
 OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table) {
   NeuronConstants n(node);
   const int64_t levels = static_cast<int64_t>(n.thresholds.size());
   if (n.channels * n.steps * (levels + 6) > (int64_t{1} << 22)) return nullptr;
-  if (forgets(n, stream) && node.kind.storage() == Dtype::i8 && levels < 120)
+  if (n.forgets(stream) && node.kind.storage() == Dtype::i8 && levels < 120)
     return std::make_unique<LevelsOp>(n, input.kind, table);
   const std::vector<Range> x{{input.kind.low(), input.kind.high()}};
   n.settle(x, stream);

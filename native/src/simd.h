@@ -60,6 +60,14 @@ inline void full_add(V& carry, V& sum, V a, V b, V c) {
 #endif
 }
 
+inline V majority(V a, V b, V c) {
+#if defined(__AVX512VL__)
+  return (V)_mm256_ternarylogic_epi64((__m256i)a, (__m256i)b, (__m256i)c, 0xe8);
+#else
+  return (a & b) | ((a ^ b) & c);
+#endif
+}
+
 inline V16 widen16(const int8_t* from) {
 #if defined(__AVX2__)
   return (V16)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
