@@ -12,4 +12,5 @@ NB_MODULE(_native, m) {
   m.attr("__binding__") = picojoule::kBinding;
   bind_engine(m);
   bind_train(m);
+  bind_events(m);
 }

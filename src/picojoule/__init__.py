@@ -34,6 +34,7 @@ _SHORTCUTS = {
     "capture": ("graph", "capture"),
     "snap": ("graph", "snap"),
     "pack": ("graph", "pack"),
+    "spike_aware_": ("layers", "spike_aware_"),
     "stream": ("timeline", "stream"),
     "set_steps": ("timeline", "set_steps"),
     "compress_": ("compress", "compress_"),

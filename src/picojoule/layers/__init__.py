@@ -3,12 +3,14 @@
 from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, NeuronConvNorm, SpikingMLP
 from picojoule.layers.drop import Dropout, DropPath
 from picojoule.layers.esdsa import ESDSA
+from picojoule.layers.event_conv import EventLimits
 from picojoule.layers.joins import Join, join
 from picojoule.layers.repconv import RepConv, merge_repconv_
 from picojoule.layers.residual import MSBlock, PostBlock, SEWBlock, SEWBottleneck
 from picojoule.layers.sdsa import SDSA
 from picojoule.layers.sdsa3 import SDSA3
 from picojoule.layers.sepconv import ConvBlock, SepConv
+from picojoule.layers.spike_aware import is_spike_aware, spike_aware_
 
 __all__ = [
     "ESDSA",
@@ -19,6 +21,7 @@ __all__ = [
     "ConvNormNeuron",
     "DropPath",
     "Dropout",
+    "EventLimits",
     "Join",
     "MSBlock",
     "NeuronConvNorm",
@@ -28,6 +31,8 @@ __all__ = [
     "SEWBottleneck",
     "SepConv",
     "SpikingMLP",
+    "is_spike_aware",
     "join",
     "merge_repconv_",
+    "spike_aware_",
 ]

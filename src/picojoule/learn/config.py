@@ -90,6 +90,9 @@ class TrainConfig(_Section):
     checkpoint_steps: int = Field(default=0, ge=0, description="also after so many optimizer steps; 0 is off")
     detect_anomaly: bool = False
     channels_last: bool = True
+    spike_aware: bool = Field(
+        default=False, description="convolutions and linear layers driven by spikes, on a CPU in float32"
+    )
 
 
 class Recipe(_Section):

@@ -13,6 +13,7 @@ from picojoule import data as datasets
 from picojoule import timeline
 from picojoule.compress import CompressPlan, compress_, preset
 from picojoule.core.errors import CheckpointError, ConfigError, DataError
+from picojoule.layers import spike_aware_
 from picojoule.learn.checkpoint import load_checkpoint, load_weights
 from picojoule.learn.config import Recipe
 from picojoule.learn.feed import as_arrays
@@ -98,6 +99,8 @@ def prepare(recipe: Recipe, data: Any = None) -> Task:
         load_weights(model, weights, origin)
     if plan is not None:
         compress_(model, plan, torch.zeros(2, *sample))
+    if recipe.train.spike_aware:
+        spike_aware_(model)
     _check_outputs(model, torch.zeros(2, *sample), classes)
     loss = recipe.train.loss
     criterion: nn.Module = (

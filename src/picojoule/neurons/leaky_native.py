@@ -371,6 +371,13 @@ def apply(x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool) ->
     return _forward(native[0], x, v0, T, want_v, None)[:2]
 
 
+def membranes(x: Tensor, p: LeakyParams, T: int) -> Tensor | None:
+    """Membranes before firing h from rest, [T*B, ...] in the memory order of x; None where the kernels do not
+    apply."""
+    ready = _ready(x, None, p, T)
+    return None if ready is None else _forward(ready[2][0], ready[0], None, T, False, MEMBRANE)[2]
+
+
 def all_forward(x: Tensor, v0: Tensor, p: LeakyParams, T: int) -> Any:
     """Spikes, last membrane and h, for the operator; None where the kernels do not apply."""
     ready = _ready(x, v0, p, T)
