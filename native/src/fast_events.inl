@@ -10,17 +10,18 @@ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 // Set bits of one word as entries; returns their end. Up to kOverrun entries behind it are overwritten.
 inline uint32_t* decode_word(uint64_t bits, uint32_t base, uint32_t step, uint32_t* out) {
 #if defined(__AVX512VBMI2__)
+  // Masks of ones spare the compiler's headers their undefined vectors, of which it warns.
   static const uint64_t numbers[8] = {0x0706050403020100, 0x0f0e0d0c0b0a0908, 0x1716151413121110, 0x1f1e1d1c1b1a1918,
                                       0x2726252423222120, 0x2f2e2d2c2b2a2928, 0x3736353433323130, 0x3f3e3d3c3b3a3938};
   __m512i found = _mm512_maskz_compress_epi8(bits, _mm512_loadu_si512(numbers));
   const int n = __builtin_popcountll(bits);
   for (int i = 0;;) {
-    const __m512i channel = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(found));
+    const __m512i channel = _mm512_maskz_cvtepu8_epi32(0xffff, _mm512_castsi512_si128(found));
     const __m512i entry = _mm512_add_epi32(_mm512_mullo_epi32(channel, _mm512_set1_epi32(static_cast<int>(step))),
                                            _mm512_set1_epi32(static_cast<int>(base)));
     _mm512_storeu_si512(out + i, entry);
     if ((i += 16) >= n) return out + n;
-    found = _mm512_alignr_epi32(found, found, 4);
+    found = _mm512_maskz_alignr_epi32(0xffff, found, found, 4);
   }
 #else
   for (; bits; bits &= bits - 1) *out++ = base + static_cast<uint32_t>(__builtin_ctzll(bits)) * step;

@@ -4,163 +4,14 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <random>
 #include <thread>
 
-#include "picojoule/engine.h"
+#include "random_graph.h"
 
 using namespace picojoule;
+using namespace picojoule::tests;
 
 namespace {
-
-struct Dice {
-  std::mt19937_64 engine;
-  int64_t in(int64_t low, int64_t high) { return low + static_cast<int64_t>(engine() % static_cast<uint64_t>(high - low + 1)); }
-  bool chance(int percent) { return in(1, 100) <= percent; }
-};
-
-Tensor constant(const Shape& shape, Dice& dice, int64_t low, int64_t high, bool signs = false) {
-  Tensor t;
-  t.shape = shape;
-  double size = 1;
-  for (int64_t d : shape) size *= static_cast<double>(d);
-  if (size > 2e7) throw Error("too much work for a fuzzer");  // follows from a damaged input
-  std::vector<int64_t> values(static_cast<size_t>(product(shape)));
-  for (auto& v : values) v = signs ? (dice.chance(50) ? 1 : -1) : dice.in(low, high);
-  const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
-  t.data.assign(bytes, bytes + values.size() * 8);
-  return t;
-}
-
-NodeDef node(const char* type, int index, std::vector<int> inputs, Kind kind, Shape shape, int64_t steps) {
-  NodeDef n;
-  n.type = type;
-  n.name = std::string(type) + std::to_string(index);
-  n.inputs = std::move(inputs);
-  n.kind = kind;
-  n.shape = std::move(shape);
-  n.steps = steps;
-  return n;
-}
-
-// One field of a node set to nonsense.
-void damage(NodeDef& n, Dice& dice) {
-  const int64_t odd[] = {-1, 0, 1, 2, 3, 7, 63, 64, 65, 4096, 1 << 24, INT32_MAX, INT64_MAX, INT64_MIN};
-  const auto pick = [&] { return odd[dice.in(0, 13)]; };
-  switch (dice.in(0, 6)) {
-    case 0: if (!n.shape.empty()) n.shape[dice.in(0, n.shape.size() - 1)] = pick(); break;
-    case 1: n.steps = pick(); break;
-    case 2: if (!n.inputs.empty()) n.inputs[0] = static_cast<int>(pick()); break;
-    case 3:
-      for (auto& [key, list] : n.ints)
-        if (!list.empty() && dice.chance(40)) list[dice.in(0, list.size() - 1)] = pick();
-      break;
-    case 4:
-      for (auto& [key, tensor] : n.tensors)
-        if (!tensor.shape.empty() && dice.chance(40)) tensor.shape[dice.in(0, tensor.shape.size() - 1)] = pick();
-      break;
-    case 5:
-      for (auto& [key, tensor] : n.tensors)
-        if (!tensor.data.empty() && dice.chance(60)) tensor.data[dice.in(0, tensor.data.size() - 1)] = std::byte(dice.in(0, 255));
-      break;
-    default:
-      if (!n.tensors.empty()) n.tensors.erase(n.tensors.begin());
-      else if (!n.ints.empty()) n.ints.begin()->second.push_back(1);
-  }
-}
-
-struct Builder {
-  Dice& dice;
-  bool broken;
-  int64_t T;
-  std::shared_ptr<GraphDef> graph = std::make_shared<GraphDef>();
-
-  int add(NodeDef n) {
-    if (broken && dice.chance(25)) damage(n, dice);
-    return graph->add(std::move(n));
-  }
-  const NodeDef& at(int i) const { return graph->nodes[i]; }
-
-  int synapse(int x) {
-    const NodeDef& from = at(x);
-    const int64_t out = dice.in(0, 2) == 0 ? dice.in(1, 8) : dice.in(30, 300);
-    const bool signs = dice.chance(50);
-    const int64_t bound = signs ? 1 : (int64_t{1} << dice.in(0, 7)) - 1;
-    const size_t axes = from.shape.size() - 1;
-    NodeDef n = node(axes ? "Conv" : "Linear", x + 1, {x}, make_kind("fixed", 1, 30, 0), {out}, from.steps);
-    Shape weight{out, from.shape[0]};
-    Ints stride, padding, dilation;
-    for (size_t i = 0; i < axes; ++i) {
-      const int64_t k = dice.in(1, 3), s = dice.in(1, 2), d = dice.in(1, 2), b = dice.in(0, 2), a = dice.in(0, 2);
-      const int64_t span = from.shape[i + 1] + a + b - d * (k - 1) - 1;
-      const bool fits = span >= 0;
-      weight.push_back(fits ? k : 1);
-      stride.push_back(s), dilation.push_back(d), padding.push_back(b), padding.push_back(a);
-      n.shape.push_back((fits ? span : from.shape[i + 1] + a + b - 1) / s + 1);
-    }
-    if (axes) n.ints = {{"stride", stride}, {"padding", padding}, {"dilation", dilation}, {"groups", {1}}};
-    n.tensors["weight"] = constant(weight, dice, -bound, bound, signs);
-    if (dice.chance(40)) n.tensors["bias"] = constant({out}, dice, -9, 9);
-    return add(std::move(n));
-  }
-
-  int neuron(int x) {
-    const NodeDef& from = at(x);
-    const int64_t C = from.shape[0], levels = dice.in(1, 3);
-    const bool ternary = levels == 1 && dice.chance(20);
-    const Kind kind = ternary ? make_kind("ternary", 1, 0, 0) : levels == 1 ? make_kind("binary", 1, 0, 0) : make_kind("integer", levels, 0, 0);
-    NodeDef n = node("Neuron", x + 1, {x}, kind, from.shape, from.steps);
-    static const char* resets[] = {"hard", "soft", "none"};
-    n.strs = {{"reset", resets[dice.in(0, 2)]}, {"rounding", dice.chance(70) ? "floor" : "half_up"}};
-    const int64_t shift = dice.in(0, 4);
-    n.ints = {{"axis", {0}}, {"decay_shift", {shift}}};
-    const auto plane = [&](int64_t low, int64_t high) { return constant({dice.chance(20) ? T : 1, dice.chance(50) ? C : 1}, dice, low, high); };
-    n.tensors["decay"] = dice.chance(60) ? constant({1, 1}, dice, 1, 1) : plane(0, int64_t{1} << shift);
-    n.tensors["gain"] = dice.chance(60) ? constant({1, C}, dice, 0, 0, true) : plane(-3, 3);
-    n.tensors["bias"] = plane(-5, 5);
-    n.tensors["reset_value"] = plane(-3, 9);
-    n.tensors["v_init"] = constant({1, 1}, dice, -3, 3);
-    n.tensors["thresholds"] = constant({levels, 1, C}, dice, 1, 20);
-    if (ternary) n.tensors["neg_threshold"] = plane(-20, 0);
-    return add(std::move(n));
-  }
-
-  int pool(int x) {
-    const NodeDef& from = at(x);
-    NodeDef n = node("Pool", x + 1, {x}, from.kind, from.shape, from.steps);
-    Ints kernel, stride, padding;
-    for (size_t i = 1; i < from.shape.size(); ++i) {
-      const int64_t k = std::min<int64_t>(2, from.shape[i]);
-      kernel.push_back(k), stride.push_back(2), padding.push_back(0), padding.push_back(k - 1);
-      n.shape[i] = (from.shape[i] - 1) / 2 + 1;
-    }
-    n.ints = {{"kernel", kernel}, {"stride", stride}, {"padding", padding}};
-    n.strs = {{"mode", dice.chance(50) ? "max" : "min"}};
-    return add(std::move(n));
-  }
-
-  int flatten(int x) {
-    const NodeDef& from = at(x);
-    NodeDef n = node("Reshape", x + 1, {x}, from.kind, {product(from.shape)}, from.steps);
-    n.ints = {{"moves", {0, 1, product(from.shape)}}};
-    return add(std::move(n));
-  }
-
-  void build() {
-    const size_t axes = dice.in(0, 3);
-    Shape shape{dice.chance(30) ? dice.in(60, 70) : dice.in(1, 6)};
-    for (size_t i = 0; i < axes; ++i) shape.push_back(dice.in(1, 5));
-    const Kind kinds[] = {make_kind("binary", 1, 0, 0), make_kind("ternary", 1, 0, 0), make_kind("integer", dice.in(2, 9), 0, 0),
-                          make_kind("fixed", 1, 8, 2)};
-    int x = add(node("Input", 0, {}, kinds[dice.in(0, 3)], shape, T));
-    for (int64_t depth = dice.in(1, 3); depth > 0; --depth) {
-      x = neuron(synapse(x));
-      if (axes && dice.chance(30)) x = pool(x);
-    }
-    if (axes && dice.chance(50)) x = neuron(synapse(flatten(x)));
-    add(node("Output", x + 1, {x}, at(x).kind, at(x).shape, at(x).steps));
-  }
-};
 
 // Multiplications of one sample: damage may make a sound graph that is merely enormous.
 double cost(const GraphDef& graph) {
@@ -173,22 +24,16 @@ double cost(const GraphDef& graph) {
   return total;
 }
 
-std::vector<int64_t> execute(const std::shared_ptr<GraphDef>& graph, const char* isa, int threads, int64_t batch, uint64_t seed) {
+std::vector<int64_t> execute(const std::shared_ptr<GraphDef>& graph, const std::string& isa, int threads, int64_t batch, uint64_t seed) {
   EngineOptions options;
   options.isa = isa;
   options.threads = threads;
   options.max_bytes = 1 << 26;
   const Engine engine(graph, options);
-  const auto entries = graph->of_type("Input"), exits = graph->of_type("Output");
+  const auto exits = graph->of_type("Output");
   const int64_t T = graph->steps();
-  Dice dice{std::mt19937_64(seed)};
-  std::vector<std::vector<int8_t>> data;
+  const std::vector<std::vector<int8_t>> data = data_for(*graph, batch, seed);
   std::vector<InputBatch> inputs;
-  for (int i : entries) {
-    const NodeDef& n = graph->nodes[i];
-    data.emplace_back(batch * (n.steps ? T : 1) * n.size());
-    for (auto& v : data.back()) v = n.kind.spikes() ? static_cast<int8_t>(dice.chance(30) ? dice.in(n.kind.low(), std::min<int64_t>(n.kind.high(), 127)) : 0) : static_cast<int8_t>(dice.in(-30, 30));
-  }
   for (auto& d : data) inputs.push_back({reinterpret_cast<const std::byte*>(d.data()), Dtype::i8});
   std::vector<int64_t> out;
   std::vector<size_t> starts;
@@ -232,10 +77,10 @@ int main(int count, char** words) {
       if (broken && cost(*builder.graph) > 2e6) throw Error("too much work for a fuzzer");
       const int64_t batch = dice.in(0, 3);
       const auto wanted = execute(builder.graph, "scalar", 1, batch, i);
-      for (const char* isa : {"generic", "auto"})
+      for (const std::string& isa : Engine::isas())
         for (int threads : {1, 3})
           if (execute(builder.graph, isa, threads, batch, i) != wanted && !broken) {
-            std::fprintf(stderr, "case %lld: %s with %d threads differs from the scalar oracle\n", static_cast<long long>(i), isa, threads);
+            std::fprintf(stderr, "case %lld: %s with %d threads differs from the scalar oracle\n", static_cast<long long>(i), isa.c_str(), threads);
             return 1;
           }
       ++ran;
