@@ -34,7 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "studio": ("*",),
 }
 # Files of `graph` that deploy may read, and that import none but each other and core.
-TORCH_FREE = ("nodes", "moves", "shapes", "intervals", "membranes", "check")
+TORCH_FREE = ("nodes", "moves", "shapes", "intervals", "membranes", "check", "rates")
 TRAINING_DATA = ("augment.py", "batches.py")
 HEAVY = {"torch", "accelerate", "sklearn", "torchvision", "torchaudio"}
 

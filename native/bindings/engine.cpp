@@ -99,6 +99,7 @@ nb::list profile(const Engine& engine, int64_t batch, int64_t steps, const std::
     row["node"] = step.node;
     row["what"] = step.what;
     row["seconds"] = step.seconds;
+    row["switched"] = step.switched;
     rows.append(row);
   }
   return rows;
@@ -136,13 +137,16 @@ void bind_engine(nb::module_& m) {
       .def(
           "__init__",
           [](Engine* self, std::shared_ptr<GraphDef> graph, int threads, std::string isa,
-             std::map<std::string, std::string> kernels, bool spin, bool stream, int64_t max_bytes) {
-            EngineOptions options{threads, std::move(isa), std::move(kernels), spin, stream, max_bytes};
+             std::map<std::string, std::string> kernels, std::map<std::string, std::string> tuned,
+             std::map<std::string, double> boundaries, std::map<std::string, double> rates, std::string mode, bool spin,
+             bool stream, int64_t max_bytes) {
+            EngineOptions options{threads,          std::move(isa),  std::move(kernels), std::move(tuned), std::move(boundaries),
+                                  std::move(rates), std::move(mode), spin,               stream,           max_bytes};
             // A copy: the caller may go on adding nodes to the builder.
             new (self) Engine(std::make_shared<GraphDef>(*graph), options);
           },
-          nb::arg("graph"), nb::arg("threads"), nb::arg("isa"), nb::arg("kernels"), nb::arg("spin"),
-          nb::arg("stream"), nb::arg("max_bytes"))
+          nb::arg("graph"), nb::arg("threads"), nb::arg("isa"), nb::arg("kernels"), nb::arg("tuned"),
+          nb::arg("boundaries"), nb::arg("rates"), nb::arg("mode"), nb::arg("spin"), nb::arg("stream"), nb::arg("max_bytes"))
       .def("run", &run, nb::arg("batch"), nb::arg("steps"), nb::arg("first"), nb::arg("inputs"), nb::arg("outputs"),
            nb::arg("state").none())
       .def("profile", &profile, nb::arg("batch"), nb::arg("steps"), nb::arg("inputs"), nb::arg("outputs"))
@@ -159,6 +163,10 @@ void bind_engine(nb::module_& m) {
           row["type"] = node.type;
           row["kernel"] = node.kernel;
           row["bytes"] = node.bytes;
+          row["why"] = node.why;
+          row["rate"] = node.rate < 0 ? nb::none() : nb::object(nb::float_(node.rate));
+          row["boundary"] = node.boundary < 0 ? nb::none() : nb::object(nb::float_(node.boundary));
+          row["other"] = node.other;
           rows.append(row);
         }
         return rows;

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 
+#include "cost.h"
 #include "rows_ops.h"
 
 namespace picojoule {
 namespace {
 
-constexpr Synapse kSynapses[] = {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows, Synapse::dense_bytes};
+constexpr Synapse kSynapses[] = {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows, Synapse::dense_bytes,
+                                  Synapse::static_bits};
 
 bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type == "Linear"; }
 
@@ -125,6 +127,32 @@ void Program::choose_vector(const GraphDef& graph, int index, const Options& opt
   choice.vector = vector_able(graph, index, options.stream, options.isa);
 }
 
+// What the rate decides: the kernel at the rate that packing (or tuning) saw, and another for samples beyond the
+// boundary.
+void Program::choose_by_rate(const GraphDef& graph, int index, const Options& options, const WeightFacts& facts) {
+  const NodeDef &node = graph.nodes[index], &input = graph.nodes[node.inputs[0]];
+  Choice& choice = choices_[index];
+  const auto rate = options.rates.find(input.name);
+  if (rate != options.rates.end()) choice.rate = rate->second;
+  const auto tuned = options.tuned.find(node.name);
+  const bool measured = tuned != options.tuned.end();
+  for (auto kernel : kSynapses)
+    if (measured && tuned->second == name_of(kernel) && refuse(node, input, facts, kernel).empty()) {
+      choice.synapse = choice.plan.kernel = kernel;
+      choice.why = "measured on this machine";
+    }
+  const bool bits = choice.synapse == Synapse::event_bits || choice.synapse == Synapse::static_bits;
+  if (!bits || !refuse(node, input, facts, Synapse::static_bits).empty()) return;
+  const auto found = options.boundaries.find(node.name);
+  const bool known = found != options.boundaries.end();
+  if (measured && !known) return;
+  const double boundary = known ? found->second : static_boundary(node, input, facts, options.isa);
+  if (boundary < 1) choice.plan = {Synapse::event_bits, Synapse::static_bits, boundary};
+  if (measured) return;
+  choice.synapse = (choice.rate < 0 ? kUsualRate : choice.rate) > boundary ? Synapse::static_bits : Synapse::event_bits;
+  choice.why = choice.rate < 0 ? "by kinds and bits, rate unknown" : "by kinds, bits and rate";
+}
+
 void Program::choose_synapse(const GraphDef& graph, int index, const Options& options) {
   const NodeDef &node = graph.nodes[index], &input = graph.nodes[node.inputs[0]];
   const int after = neuron_after(graph, index);
@@ -148,15 +176,19 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     if (choice.synapse == Synapse::scalar) refuse_kernel(node, wanted, "the engine has no kernel of that name");
     const std::string why = refuse(node, input, facts, choice.synapse);
     if (!why.empty()) refuse_kernel(node, wanted, why);
+    choice.why = "asked for";
   } else {
     std::vector<Synapse> order = preferences(input, facts, options.isa);
     if (wanted_neuron == "planes") order = {Synapse::event_bits};
     for (auto kernel : order)
       if (choice.synapse == Synapse::scalar && refuse(node, input, facts, kernel).empty()) choice.synapse = kernel;
+    choice.why = "by kinds and bits";
   }
+  choice.plan.kernel = choice.synapse;
+  if (wanted.empty()) choose_by_rate(graph, index, options, facts);
   if (choice.synapse == Synapse::scalar || after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector") return;
   for (auto fused : {Fused::planes, Fused::rows}) {
-    if (fused == Fused::planes && choice.synapse != Synapse::event_bits) continue;
+    if (fused == Fused::planes && choice.synapse != Synapse::event_bits && choice.synapse != Synapse::static_bits) continue;
     if (!wanted_neuron.empty() && wanted_neuron != name_of(fused)) continue;
     const std::string why = refuse(node, graph.nodes[after], facts, fused, options.stream);
     if (!why.empty()) {

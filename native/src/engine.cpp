@@ -12,6 +12,9 @@ Options program_options(const EngineOptions& options) {
   Options made;
   made.isa = parse_isa(options.isa);
   made.kernels = options.kernels;
+  made.tuned = options.tuned;
+  made.boundaries = options.boundaries;
+  made.rates = options.rates;
   made.stream = options.stream;
   return made;
 }
@@ -63,7 +66,8 @@ struct Engine::Impl {
     if (inputs != entries.size() || outputs != exits.size()) throw Error("wrong number of inputs or outputs");
     if (steps < 1 || steps > graph->steps()) throw Error("steps of one call must lie in 1..T");
   }
-  void sample(const Batch& batch, int64_t b, Context& context, const Parallel& parallel, double* seconds) const;
+  void sample(const Batch& batch, int64_t b, Context& context, const Parallel& parallel, double* seconds = nullptr,
+              int64_t* switched = nullptr) const;
 
   std::unique_ptr<Context> borrow() {
     {
@@ -104,11 +108,14 @@ class Engine::Borrowed {
 
 Engine::Engine(std::shared_ptr<const GraphDef> graph, const EngineOptions& options) {
   if (options.threads < 1 || options.threads > 1024) throw Error("threads must lie in 1..1024");
+  if (options.mode != "auto" && options.mode != "throughput" && options.mode != "latency")
+    throw Error("mode must be auto, throughput or latency, got '" + options.mode + "'");
   impl_ = std::make_unique<Impl>(std::move(graph), options);
 }
 Engine::~Engine() = default;
 
-void Engine::Impl::sample(const Batch& batch, int64_t b, Context& context, const Parallel& parallel, double* seconds) const {
+void Engine::Impl::sample(const Batch& batch, int64_t b, Context& context, const Parallel& parallel, double* seconds,
+                          int64_t* switched) const {
   std::vector<BorderInput> in;
   std::vector<int64_t*> out;
   auto rows = [&](int node) { return graph->nodes[node].steps > 0 ? batch.steps : 1; };
@@ -130,6 +137,7 @@ void Engine::Impl::sample(const Batch& batch, int64_t b, Context& context, const
   frame.inputs = in.data();
   frame.outputs = out.data();
   frame.seconds = seconds;
+  frame.switched = switched;
   program.run(frame);
 }
 
@@ -139,15 +147,17 @@ void Engine::run(int64_t batch, int64_t steps, int64_t first, const std::vector<
   const Batch given{steps, first, inputs.data(), outputs.data(), state};
   m.check(inputs.size(), outputs.size(), steps);
   const int threads = m.options.threads;
-  const bool by_sample = batch >= threads;
-  const Serial whole;
+  // Samples that fill all workers run whole, each in one cache; the few that are left share their rows.
+  const std::string& mode = m.options.mode;
+  const int64_t whole = mode == "throughput" ? batch : mode == "latency" ? 0 : batch / threads * threads;
+  split_over_workers(whole, 1, threads, m.options.spin, [&](int64_t begin, int64_t end, int) {
+    Borrowed context(*impl_);
+    for (int64_t b = begin; b < end; ++b) m.sample(given, b, *context, Serial());
+  });
+  if (whole == batch) return;
   const RowSplit split(threads, m.options.spin);
-  split_over_workers(batch, by_sample ? 1 : std::max<int64_t>(1, batch), threads, m.options.spin,
-                     [&](int64_t begin, int64_t end, int) {
-                       Borrowed context(*impl_);
-                       for (int64_t b = begin; b < end; ++b)
-                         m.sample(given, b, *context, by_sample ? static_cast<const Parallel&>(whole) : split, nullptr);
-                     });
+  Borrowed context(*impl_);
+  for (int64_t b = whole; b < batch; ++b) m.sample(given, b, *context, split);
 }
 
 std::vector<StepTime> Engine::profile(int64_t batch, int64_t steps, const std::vector<InputBatch>& inputs,
@@ -156,11 +166,12 @@ std::vector<StepTime> Engine::profile(int64_t batch, int64_t steps, const std::v
   m.check(inputs.size(), outputs.size(), steps);
   const auto plan = m.program.steps();
   std::vector<double> seconds(plan.size(), 0.0);
+  std::vector<int64_t> switched(plan.size(), 0);
   Borrowed context(*impl_);
   for (int64_t b = 0; b < batch; ++b)
-    m.sample({steps, 0, inputs.data(), outputs.data(), nullptr}, b, *context, Serial(), seconds.data());
+    m.sample({steps, 0, inputs.data(), outputs.data(), nullptr}, b, *context, Serial(), seconds.data(), switched.data());
   std::vector<StepTime> all;
-  for (size_t i = 0; i < plan.size(); ++i) all.push_back({m.graph->nodes[plan[i].first].name, plan[i].second, seconds[i]});
+  for (size_t i = 0; i < plan.size(); ++i) all.push_back({m.graph->nodes[plan[i].first].name, plan[i].second, seconds[i], switched[i]});
   return all;
 }
 
@@ -178,7 +189,8 @@ std::vector<std::string> Engine::isas() {
 
 std::vector<NodeInfo> Engine::info() const {
   std::vector<NodeInfo> all;
-  for (auto& node : impl_->program.report()) all.push_back({node.name, node.type, node.kernel, node.bytes});
+  for (auto& node : impl_->program.report()) 
+    all.push_back({node.name, node.type, node.kernel, node.why, node.bytes, node.rate, node.boundary, node.other});
   return all;
 }
 

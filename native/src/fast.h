@@ -53,6 +53,14 @@ struct FastWeights {
   const int16_t* pairs = nullptr;  // dense: [taps * channels / 2][padded][2]
 };
 
+// Static counting: for every output channel, weight plane and sign of the spikes, the rows whose bit is set.
+struct FixedRows {
+  const uint32_t* rows = nullptr;    // each list padded to a multiple of 8 with the row of zeros
+  const uint32_t* starts = nullptr;  // [out_channels][weight planes][1, or 2 for ternary spikes], and the end
+  int64_t chunk = 0;                 // pixels of one piece of work
+  int planes = 0;                    // of the largest count
+};
+
 enum class Finish : uint8_t { raw, rows, planes, levels };
 
 // One constant [T|1][padded] of the fused neuron, spread over channels.
@@ -100,6 +108,7 @@ struct Epilogue {
 struct FastJob {
   FastShape shape;
   FastWeights weights;
+  FixedRows fixed;
   Events events;
   Epilogue end;
   const std::byte* in = nullptr;  // packed words or dense rows of step 0
@@ -121,6 +130,10 @@ struct FastTable {
   void (*event_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
   void (*dense_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
   void (*dense_bytes)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
+  int64_t (*static_bytes)(const FastJob&);  // work of the next
+  void (*static_bits)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pieces of `chunk` pixels
+  int64_t static_lanes;
+  int64_t (*popcount)(const uint64_t* words, int64_t n);
 };
 
 // Each exists on processors of its kind (isa.h).

@@ -10,7 +10,7 @@
 namespace picojoule {
 
 const char* name_of(Synapse kernel) {
-  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes"};
+  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits"};
   return names[static_cast<int>(kernel)];
 }
 
@@ -33,6 +33,9 @@ WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
     high = std::max(high, w);
     signs = signs && (w == 1 || w == -1);
   }
+  int64_t set = 0;
+  for (int64_t w : weight) set += signs ? w > 0 : __builtin_popcountll(static_cast<uint64_t>(w - low));
+  density = static_cast<double>(set) / static_cast<double>(weight.size());
   const long double top = input.kind.high(), bottom = input.kind.low();
   for (int64_t o = 0; o < channels; ++o) {
     long double up = 0, down = 0;
@@ -48,6 +51,12 @@ WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
     };
     outputs.push_back({wide(least + b), wide(most + b)});
   }
+}
+
+int WeightFacts::planes() const {
+  int planes = 1;
+  while (!signs && (high - low) >> planes) ++planes;
+  return planes;
 }
 
 // Bytes of one padded image stay small, and so does what lies between two taps.
@@ -88,6 +97,7 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   if (k > (int64_t{1} << 30) / row) return "its weight rows pass 2^30 bytes";
   if (kernel == Synapse::event_rows) return facts.low < -128 || facts.high > 127 ? "its weights pass 8 bits" : "";
   if (facts.high - facts.low > 15) return "its weights need more than 4 bit-planes";
+  if (kernel == Synapse::static_bits && k > (int64_t{1} << 28) / row) return "its lists of set bits pass 2^28 entries";
   return w.channels_out > 16384 ? "it has more than 16384 outputs" : "";
 }
 

@@ -7,6 +7,12 @@ using namespace picojoule;
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+int64_t popcount(const uint64_t* words, int64_t n) {
+  int64_t bits = 0;
+  for (int64_t i = 0; i < n; ++i) bits += __builtin_popcountll(words[i]);
+  return bits;
+}
+
 // Set bits of one word as entries; returns their end. Up to kOverrun entries behind it are overwritten.
 inline uint32_t* decode_word(uint64_t bits, uint32_t base, uint32_t step, uint32_t* out) {
 #if defined(__AVX512VBMI2__)

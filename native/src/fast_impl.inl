@@ -293,7 +293,9 @@ void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work)
 
 #include "fast_bits.inl"
 #include "fast_bytes.inl"
+#include "fast_static.inl"
 
 namespace picojoule {
-const FastTable PJ_TABLE = {work_bytes, decode, event_bits, event_rows, dense_rows, dense_bytes};
+const FastTable PJ_TABLE = {work_bytes, decode, event_bits, event_rows, dense_rows, dense_bytes,
+                            static_bytes, static_bits, kStaticLanes, popcount};
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "fast.h"
+#include "fast_layouts.h"
+#include "pool.h"
 #include "rows_ops.h"
 #include "rows.h"
 
@@ -22,15 +24,16 @@ void set_planes(std::vector<std::byte>& to, int64_t vector, int width, int64_t l
 
 class FastOp : public Op {
  public:
-  FastOp(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused, bool stream,
+  FastOp(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused, bool stream,
          bool packed, const FastTable& table, const RowsTable& rows)
-      : table_(table), rows_table_(rows), kernel_(kernel), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
+      : table_(table), rows_table_(rows), plan_(plan), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
         weight_(synapse.need("weight").values()) {
     shape(synapse, input);
-    if (kernel == Synapse::dense_rows) dense_weights();
-    else if (kernel == Synapse::dense_bytes) quad_weights(input.kind);
-    else if (kernel == Synapse::event_rows) byte_weights();
-    else bit_weights();
+    if (plan.kernel == Synapse::dense_rows) dense_weights();
+    else if (plan.kernel == Synapse::event_rows) byte_weights();
+    else if (plan.kernel != Synapse::dense_bytes) bit_weights();
+    if (plan.kernel == Synapse::dense_bytes) quads();
+    if (plan.kernel == Synapse::static_bits) fixed();
     bias_.assign(job_.shape.padded, 0);
     if (const Tensor* bias = synapse.tensor("bias")) {
       const Ints given = bias->values();
@@ -44,7 +47,7 @@ class FastOp : public Op {
   }
 
   int64_t constant_bytes() const override {
-    return rows_.size() + pairs_.size() * 2 + quads_.size() + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
+    return rows_.size() + pairs_.size() * 2 + layout_bytes_ + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
   }
   int64_t state_bytes() const override {
     const Epilogue& e = job_.end;
@@ -64,9 +67,13 @@ class FastOp : public Op {
     job.end.first = call.first;
     job.end.keep = call.keep;
     job.end.state = call.state;
-    if (kernel_ == Synapse::dense_bytes) {
+    const Synapse kernel = plan_.high != Synapse::scalar && rate(job, call.in[0].rows) > plan_.boundary ? plan_.high : plan_.kernel;
+    if (kernel != plan_.kernel && call.switched) ++*call.switched;
+    if (kernel == Synapse::static_bits) return run_static(call, job);
+    if (kernel == Synapse::dense_bytes) {
+      quads().use(job);
       lay_out(call, job);
-    } else if (kernel_ != Synapse::dense_rows) {
+    } else if (kernel != Synapse::dense_rows) {
       const int64_t lines = call.in[0].rows * job.in_planes * job.shape.in[0] * job.shape.in[1];
       const int64_t slack = job.shape.channels * (job.shape.kernel[2] + job.weights.lists) + 2 * kOverrun;  // read, not used
       job.events.row = job.shape.in[2] * job.shape.channels + kOverrun;
@@ -74,18 +81,55 @@ class FastOp : public Op {
       job.events.starts = call.scratch[0].take<int32_t>(lines * (job.shape.in[2] + 1));
       call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { table_.decode(job, begin, end); });
     }
-    const int64_t bytes = table_.work_bytes(job);
-    std::vector<std::byte*> work(call.parallel->workers());
-    for (size_t i = 0; i < work.size(); ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
-    const auto kernel = kernel_ == Synapse::event_bits   ? table_.event_bits
-                        : kernel_ == Synapse::event_rows ? table_.event_rows
-                        : kernel_ == Synapse::dense_bytes ? table_.dense_bytes
-                                                         : table_.dense_rows;
-    call.parallel->run(groups(), [&](int64_t begin, int64_t end, int worker) { kernel(job, begin, end, work[worker]); });
+    const auto work = works(call, table_.work_bytes(job));
+    const auto body = kernel == Synapse::event_bits   ? table_.event_bits
+                      : kernel == Synapse::event_rows ? table_.event_rows
+                      : kernel == Synapse::dense_bytes ? table_.dense_bytes
+                                                       : table_.dense_rows;
+    call.parallel->run(groups(), [&](int64_t begin, int64_t end, int worker) { body(job, begin, end, work[worker]); });
   }
 
  private:
   int64_t groups() const { return (job_.shape.pixels_out + job_.weights.lists - 1) / job_.weights.lists; }
+  std::vector<std::byte*> works(const Call& call, int64_t bytes) const {
+    std::vector<std::byte*> work(call.parallel->workers());
+    for (size_t i = 0; i < work.size(); ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
+    return work;
+  }
+  void run_static(const Call& call, FastJob& job) const {
+    fixed().use(job, table_.static_lanes);
+    const auto work = works(call, table_.static_bytes(job));
+    const int64_t pieces = (job.shape.pixels_out + job.fixed.chunk - 1) / job.fixed.chunk;
+    call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table_.static_bits(job, begin, end, work[worker]); });
+  }
+
+  // Share of set bits in the packed input of one sample.
+  double rate(const FastJob& job, int64_t rows) const {
+    const int64_t words = job.in_planes * job.shape.pixels_in * job.shape.words, all = job.in_row_bytes ? rows : 1;
+    int64_t bits = 0;
+    for (int64_t t = 0; t < all; ++t) bits += table_.popcount(reinterpret_cast<const uint64_t*>(job.in + t * job.in_row_bytes), words);
+    return static_cast<double>(bits) / static_cast<double>(all * job.in_planes * job.shape.pixels_in * job.shape.channels);
+  }
+
+  const QuadLayout& quads() const {
+    return quads_.get(list_mutex(), [&] {
+      if (!rows_.empty())  // beside event_rows
+        return std::make_unique<const QuadLayout>(job_, low_, [&](int64_t o, int64_t tap, int64_t c) {
+          return static_cast<int64_t>(static_cast<int8_t>(rows_[(tap * job_.shape.channels + c) * job_.weights.row_bytes + o]));
+        });
+      auto made = std::make_unique<const QuadLayout>(job_, low_, [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); });
+      layout_bytes_ = static_cast<int64_t>(made->quads.size());
+      return made;
+    });
+  }
+  const FixedLayout& fixed() const {
+    return fixed_.get(list_mutex(), [&] {
+      auto made = std::make_unique<const FixedLayout>(job_);
+      if (plan_.kernel == Synapse::static_bits) layout_bytes_ = static_cast<int64_t>((made->rows.size() + made->starts.size()) * 4);
+      return made;
+    });
+  }
+
   int64_t blocks() const { return job_.weights.lists > 1 ? 1 : (window_.channels_out + 255) / 256; }
   int64_t weight(int64_t o, int64_t tap, int64_t c) const {
     return weight_[(o * window_.channels_in + c) * window_.taps() + tap];
@@ -105,16 +149,13 @@ class FastOp : public Op {
     const bool conv = synapse.type == "Conv";
     job_.in_channel_stride = conv ? s.pixels_in : 1;
     job_.in_pixel_stride = conv ? 1 : s.channels;
-    if (kernel_ == Synapse::dense_bytes) {
-      low_ = input.kind.low();
-      planes_in_ = planes_of(input.kind);
-      ternary_in_ = input.kind.name == KindName::ternary;
-      for (int i = 0; i < 3; ++i)
-        job_.image_size[i] = (s.out[i] - 1) * s.stride[i] + (s.kernel[i] - 1) * s.dilation[i] + 1;
-      job_.image_row_bytes = job_.image_size[0] * job_.image_size[1] * job_.image_size[2] * s.channels;
-    } else if (kernel_ != Synapse::dense_rows) {
-      job_.in_planes = planes_of(input.kind);
-      job_.in_ternary = input.kind.name == KindName::ternary;
+    low_ = input.kind.low();
+    planes_in_ = planes_of(input.kind);
+    ternary_in_ = input.kind.name == KindName::ternary;
+    if (plan_.kernel == Synapse::dense_bytes || plan_.high == Synapse::dense_bytes) set_image(job_);
+    if (plan_.kernel != Synapse::dense_bytes && plan_.kernel != Synapse::dense_rows) {
+      job_.in_planes = planes_in_;
+      job_.in_ternary = ternary_in_;
     }
   }
 
@@ -164,32 +205,6 @@ class FastOp : public Op {
       }
   }
 
-  // A run is what a window takes from one image row: all its taps when they touch, else one tap.
-  void quad_weights(const Kind& kind) {
-    const FastShape& s = job_.shape;
-    FastWeights& w = job_.weights;
-    const int64_t together = s.dilation[2] == 1 ? s.kernel[2] : 1;
-    w.run = round_up(together * s.channels, 4);
-    w.runs = s.taps / together;
-    quads_.assign(w.runs * w.run * s.padded + 64, 0);
-    lift_.assign(s.padded, 0);
-    for (int64_t r = 0; r < w.runs; ++r) {
-      const int64_t tap = r * together, a = tap / (s.kernel[1] * s.kernel[2]), b = tap / s.kernel[2] % s.kernel[1];
-      const int64_t place = (a * s.dilation[0] * job_.image_size[1] + b * s.dilation[1]) * job_.image_size[2] +
-                            tap % s.kernel[2] * s.dilation[2];
-      run_offsets_.push_back(static_cast<int32_t>(place * s.channels));
-      for (int64_t o = 0; o < s.out_channels; ++o)
-        for (int64_t i = 0; i < together * s.channels; ++i) {
-          const int64_t code = weight(o, tap + i / s.channels, i % s.channels);
-          quads_[((r * w.run + i) / 4 * s.padded + o) * 4 + i % 4] = static_cast<int8_t>(code);
-          lift_[o] += static_cast<int32_t>(code * kind.low());
-        }
-    }
-    w.quads = quads_.data();
-    w.run_offsets = run_offsets_.data();
-    w.lift = lift_.data();
-  }
-
   void byte_weights() {
     const FastShape& s = job_.shape;
     FastWeights& w = job_.weights;
@@ -222,7 +237,7 @@ class FastOp : public Op {
     w.double_shift = facts_.signs ? 1 : 0;
     w.offset_positive = facts_.signs ? 1 : -low;
     w.offset_negative = facts_.signs ? 1 : high;
-    w.planes = std::max(1, bit_length(static_cast<uint64_t>(high - low) >> w.double_shift));
+    w.planes = facts_.planes();
     w.plane_bytes = rows * w.row_bytes;
     w.zero = static_cast<uint32_t>(k * w.row_bytes);
     w.negative = static_cast<uint32_t>((k + gap) * w.row_bytes);
@@ -409,12 +424,13 @@ class FastOp : public Op {
 
   const FastTable& table_;
   const RowsTable& rows_table_;
-  Synapse kernel_;
+  SynapsePlan plan_;
   bool packed_, ternary_in_ = false;
   int planes_in_ = 1;
   int64_t low_ = 0;
-  std::vector<int8_t> quads_;
-  std::vector<int32_t> lift_, run_offsets_;
+  Lazy<QuadLayout> quads_;
+  Lazy<FixedLayout> fixed_;
+  mutable int64_t layout_bytes_ = 0;  // of layouts made with the op
   Window window_;
   WeightFacts facts_;
   Ints weight_;
@@ -429,9 +445,9 @@ class FastOp : public Op {
 
 }  // namespace
 
-OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
+OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused,
                 bool stream, bool packed, Isa isa) {
-  return std::make_unique<FastOp>(synapse, input, neuron, kernel, fused, stream, packed, fast_table(isa), *rows_table(isa));
+  return std::make_unique<FastOp>(synapse, input, neuron, plan, fused, stream, packed, fast_table(isa), *rows_table(isa));
 }
 
 }  // namespace picojoule

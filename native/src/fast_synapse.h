@@ -10,8 +10,14 @@
 
 namespace picojoule {
 
-enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes };
+enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes, static_bits };
 enum class Fused : uint8_t { none, rows, planes };
+
+// The kernel of a synapse, and another for samples whose share of set input bits passes the boundary.
+struct SynapsePlan {
+  Synapse kernel = Synapse::scalar, high = Synapse::scalar;
+  double boundary = 1;
+};
 
 const char* name_of(Synapse kernel);
 const char* name_of(Fused kernel);
@@ -22,9 +28,12 @@ struct WeightFacts {
 
   int64_t low = 0, high = 0;      // of the codes
   bool signs = true;              // all -1 or +1
+  double density = 0;             // set bits a weight, over all its bit-planes
   long double sum_bound = 0;      // of |sum| without the bias
   long double total_bound = 0;    // with it
   std::vector<Range> outputs;     // a channel, bias included
+
+  int planes() const;             // of the weights as vertical counting stores them
 };
 
 // Why a kernel cannot run a node; empty when it can.
@@ -36,7 +45,7 @@ bool plane_levels(const NodeDef& neuron, const NeuronConstants& n, bool stream);
 
 Layout packed_layout(const NodeDef& synapse);  // of its input and output spikes
 // Dense bytes read words when `packed`, else dense rows.
-OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, Synapse kernel, Fused fused,
-                bool stream, bool packed, Isa isa);
+OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan,
+                Fused fused, bool stream, bool packed, Isa isa);
 
 }  // namespace picojoule

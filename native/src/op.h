@@ -83,6 +83,7 @@ struct Call {
   bool keep = false;   // the state is read by a later call
   Scratch* scratch = nullptr;      // one a worker
   const Parallel* parallel = nullptr;
+  int64_t* switched = nullptr;  // counts the calls that took the other kernel of a plan
   const BorderInput* inputs = nullptr;
   int64_t* const* outputs = nullptr;
 };

@@ -107,19 +107,29 @@ Program::Program(const GraphDef& graph, const Options& options)
     if (choices_[i].inside || choices_[i].neuron >= 0) {
       // A synapse and its neuron run as one, where the neuron stands.
       if (choices_[i].inside) build_fast(graph, node.inputs[0], options);
-      else report_.push_back({node.name, node.type, name_of(choices_[i].synapse), 0});
+      else note(graph, i, name_of(choices_[i].synapse), 0);
     } else if (choices_[i].synapse != Synapse::scalar) {
       build_fast(graph, i, options);
     } else if (choices_[i].packed) {
       const int in = value(graph, node.inputs[0], Layout::packed_first), out = define(graph, i, Layout::packed_first);
       OpPtr op = make_packed_pool(node, graph.nodes[node.inputs[0]]);
-      report_.push_back({node.name, node.type, "packed", op->constant_bytes()});
+      note(graph, i, "packed", op->constant_bytes());
       emit(std::move(op), "packed", i, {in}, out);
     } else {
       build_rows(graph, i, slot, options);
     }
   }
   place();
+}
+
+void Program::note(const GraphDef& graph, int node, const std::string& kernel, int64_t bytes) {
+  const Choice& choice = choices_[node];
+  NodeReport row{graph.nodes[node].name, graph.nodes[node].type, kernel, choice.why, bytes, choice.rate, -1, ""};
+  if (choice.plan.high != Synapse::scalar) {
+    row.boundary = choice.plan.boundary;
+    row.other = name_of(choice.synapse == choice.plan.high ? choice.plan.kernel : choice.plan.high);
+  }
+  report_.push_back(std::move(row));
 }
 
 void Program::build_rows(const GraphDef& graph, int i, int slot, const Options& options) {
@@ -133,7 +143,7 @@ void Program::build_rows(const GraphDef& graph, int i, int slot, const Options& 
   OpPtr op = choices_[i].vector ? make_rows(graph.nodes[i], defs, options.stream, options.isa)
                                 : make_scalar(graph, i, options, slot);
   const char* name = choices_[i].vector ? "vector" : "scalar";
-  report_.push_back({graph.nodes[i].name, graph.nodes[i].type, name, op->constant_bytes()});
+  note(graph, i, name, op->constant_bytes());
   emit(std::move(op), name, i, std::move(in), out);
 }
 
@@ -148,16 +158,16 @@ void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
   const int in = value(graph, node.inputs[0], dense ? Layout::dense : words);
   const int target = fused ? choice.neuron : i;
   const int out = define(graph, target, fused ? packed_layout(node) : Layout::dense);
-  OpPtr op = make_fast(node, input, fused ? &graph.nodes[target] : nullptr, choice.synapse, choice.fused,
+  OpPtr op = make_fast(node, input, fused ? &graph.nodes[target] : nullptr, choice.plan, choice.fused,
                        options.stream, !dense, options.isa);
   const char* name = fused ? name_of(choice.fused) : name_of(choice.synapse);
   // A synapse done with its neuron has its row already and owns the weights.
   if (fused) {
     for (auto& row : report_)
       if (row.name == node.name) row.bytes = op->constant_bytes();
-    report_.push_back({graph.nodes[target].name, graph.nodes[target].type, name, 0});
+    note(graph, target, name, 0);
   } else {
-    report_.push_back({node.name, node.type, name, op->constant_bytes()});
+    note(graph, i, name, op->constant_bytes());
   }
   const std::string label = fused ? std::string(name_of(choice.synapse)) + "+" + name : name;
   emit(std::move(op), label.c_str(), target, {in}, out);
@@ -218,6 +228,7 @@ void Program::run(const Frame& frame) const {
     for (int i = 0; i < frame.parallel->workers(); ++i) frame.scratch[i].clear();
     call.scratch = frame.scratch;
     call.parallel = frame.parallel;
+    call.switched = frame.switched ? frame.switched + (&step - steps_.data()) : nullptr;
     call.inputs = frame.inputs;
     call.outputs = frame.outputs;
     const auto start = frame.seconds ? Clock::now() : Clock::time_point();

@@ -11,6 +11,9 @@ namespace picojoule {
 struct Options {
   Isa isa = Isa::scalar;
   std::map<std::string, std::string> kernels;  // forced, by node name
+  std::map<std::string, std::string> tuned;    // measured best, by node name; what cannot run is passed over
+  std::map<std::string, double> boundaries;    // measured, by synapse: share of set bits where event and static meet
+  std::map<std::string, double> rates;         // share of set bits of packed spikes, by the node that gives them
   bool stream = false;  // membranes must survive any number of steps
   bool body = false;    // inside a Scan: inputs are integers already
 };
@@ -26,11 +29,14 @@ struct Frame {
   const BorderInput* inputs = nullptr;
   int64_t* const* outputs = nullptr;
   double* seconds = nullptr;  // added up for every step of the program
+  int64_t* switched = nullptr;  // the same: samples that took the other kernel
 };
 
 struct NodeReport {
-  std::string name, type, kernel;
+  std::string name, type, kernel, why;
   int64_t bytes = 0;
+  double rate = -1, boundary = -1;  // share of set input bits as packed, and where another kernel takes over
+  std::string other;
 };
 
 class Program {
@@ -65,7 +71,10 @@ class Program {
   };
 
   struct Choice {
-    Synapse synapse = Synapse::scalar;
+    Synapse synapse = Synapse::scalar;  // at the rate that packing measured
+    SynapsePlan plan;
+    std::string why;
+    double rate = -1;      // of the input of a synapse, -1 when unknown
     Fused fused = Fused::none;
     int neuron = -1;       // of a synapse: the neuron done with it
     bool inside = false;   // of a neuron: done with its synapse
@@ -77,6 +86,8 @@ class Program {
   void choose_pool(const GraphDef& graph, int node, const Options& options);
   void choose_vector(const GraphDef& graph, int node, const Options& options);
   void choose_synapse(const GraphDef& graph, int node, const Options& options);
+  void choose_by_rate(const GraphDef& graph, int node, const Options& options, const WeightFacts& facts);
+  void note(const GraphDef& graph, int node, const std::string& kernel, int64_t bytes);  // a row of the report
   void build_fast(const GraphDef& graph, int node, const Options& options);
   void build_rows(const GraphDef& graph, int node, int slot, const Options& options);  // scalar or vector
   int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout

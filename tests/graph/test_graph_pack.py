@@ -89,6 +89,12 @@ def test_pack_finds_the_smallest_grid_and_stores_its_figures(
     assert card["figures"] == figures
     assert card["name"] == "digits"
     assert card["T"] == 2
+    spikes = reference.run(graph, x[:256], watch="neurons")
+    for node in graph.nodes:
+        if isinstance(node, g.Neuron):
+            assert card["rates"][node.name] == [
+                pytest.approx(spikes[node.name].double().mean().item(), abs=1e-5)
+            ]
     part = x[:64]
     assert torch.equal(reference.run(graph, part)["out"], reference.run(result.graph, part)["out"])
     assert path.stat().st_size < 12_000

@@ -11,7 +11,11 @@ namespace picojoule {
 struct EngineOptions {
   int threads = 1;
   std::string isa = "auto";                    // auto, or one of Engine::isas()
-  std::map<std::string, std::string> kernels;  // node name -> kernel
+  std::map<std::string, std::string> kernels;  // node name -> kernel, or the engine refuses
+  std::map<std::string, std::string> tuned;    // node name -> kernel that measured best; one that cannot run is passed over
+  std::map<std::string, double> boundaries;    // synapse -> share of set input bits from which the other kernel wins
+  std::map<std::string, double> rates;         // node name -> share of set bits of its packed spikes
+  std::string mode = "auto";                   // auto, throughput (split samples), latency (split rows)
   bool spin = true;                            // workers poll briefly before they sleep
   bool stream = false;                         // membranes are kept wide enough for any number of steps
   int64_t max_bytes = int64_t{1} << 32;        // largest arena of one sample
@@ -23,13 +27,16 @@ struct InputBatch {
 };
 
 struct NodeInfo {
-  std::string name, type, kernel;
+  std::string name, type, kernel, why;
   int64_t bytes;
+  double rate, boundary;  // -1: unknown, or the kernel never changes
+  std::string other;      // kernel beyond the boundary
 };
 
 struct StepTime {
   std::string node, what;
   double seconds;
+  int64_t switched;  // samples that took the other kernel
 };
 
 class Engine {

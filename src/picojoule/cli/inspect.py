@@ -52,11 +52,30 @@ def report(source: str) -> dict[str, Any]:
                 "high": bounds.edges[node.name][1],
                 "kernel": engine.get(node.name, {}).get("kernel"),
                 "kernel_bytes": engine.get(node.name, {}).get("bytes"),
+                "rate": _rate(info["card"], node.name),
+                "rate_in": engine.get(node.name, {}).get("rate"),
+                "other_kernel": engine.get(node.name, {}).get("other") or None,
+                "boundary": engine.get(node.name, {}).get("boundary"),
+                "why": engine.get(node.name, {}).get("why") or None,
             }
         )
     info["nodes"] = rows
     info["file_bytes"] = _size(info["source"])
     return info
+
+
+def _rate(card: dict[str, Any], name: str) -> float | None:
+    """Share of set bits that packing measured on a spike edge, over its bit-planes."""
+    row = card.get("rates", {}).get(name)
+    return sum(row) / len(row) if row else None
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Why a kernel was chosen, and where a sample takes another."""
+    if row["boundary"] is None:
+        return row["why"] or ""
+    beyond = "above" if row["other_kernel"] in ("static_bits", "dense_bytes") else "below"
+    return f"{row['why']}; {row['other_kernel']} {beyond} {100 * row['boundary']:.0f} %"
 
 
 def _size(path: str) -> int:
@@ -69,19 +88,20 @@ WIDE = 130  # columns of a terminal that shows every column of the table
 
 
 def show(found: dict[str, Any]) -> None:
-    """Tables for people; narrow terminals leave out what a node reads and its integers."""
+    """Tables for people; narrow terminals leave out what a node reads, its integers and why."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     out = Console()
-    columns = ["node", "name", "kind", "rows", "T", "w bits", "bytes", "kernel"]
+    columns = ["node", "name", "kind", "rows", "T", "w bits", "bytes", "fires", "kernel"]
     if out.width >= WIDE:
         columns[2:2] = ["reads"]
-        columns[-1:-1] = ["integers"]
+        columns[-2:-2] = ["integers"]
+        columns.append("why")
     table = Table(title=escape(found["source"]), title_justify="left", box=None, header_style="bold")
     for name in columns:
-        right = name in ("T", "w bits", "bytes")
+        right = name in ("T", "w bits", "bytes", "fires")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in found["nodes"]:
         cells = {
@@ -94,7 +114,9 @@ def show(found: dict[str, Any]) -> None:
             "w bits": row["bits"] or "",
             "bytes": row["bytes"] or "",
             "integers": f"{row['low']}..{row['high']}",
+            "fires": "" if row["rate"] is None else f"{100 * row['rate']:.1f} %",
             "kernel": row["kernel"] or "",
+            "why": _reason(row),
         }
         table.add_row(*(escape(str(cells[name])) for name in columns))
     out.print(table)

@@ -8,7 +8,7 @@ count. `engine.stream()` takes the sequence in chunks and gives the same bits.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class Engine:
         isa: "auto" (the widest), or one of `ISAS`: "scalar" (the plain oracle kernels), "generic" (128-bit,
             any processor), "neon", "avx2", "avx512" (Ice Lake or Zen 4 and newer).
         kernels: kernel by node name, instead of the planner's choice; see `kernels`.
+        rates: share of set bits by node name and bit-plane (`card["rates"]`); the planner's guess without.
+        tuned: what `deploy.tune` measured, {"kernel", "boundary"} by node name; a kernel that cannot run
+            here is passed over.
+        mode: "throughput" gives every worker whole samples, "latency" lets all workers share the rows of one
+            sample after the other, "auto" does the first while samples fill all workers, then the second.
         max_bytes: largest working memory of one sample.
     Raises:
         PackError: the graph is not snapped, or a node is refused; the message names the node.
@@ -49,6 +54,9 @@ class Engine:
         threads: int = 1,
         isa: str = "auto",
         kernels: Mapping[str, str] | None = None,
+        rates: Mapping[str, Sequence[float]] | None = None,
+        tuned: Mapping[str, Mapping[str, Any]] | None = None,
+        mode: str = "auto",
         max_bytes: int = 1 << 32,
     ) -> None:
         if graph.stage != "snapped":
@@ -61,6 +69,12 @@ class Engine:
             "threads": threads,
             "isa": isa,
             "kernels": dict(kernels or {}),
+            "rates": {name: float(np.mean(row)) for name, row in (rates or {}).items()},
+            "tuned": {name: row["kernel"] for name, row in (tuned or {}).items()},
+            "boundaries": {
+                name: float(row["boundary"]) for name, row in (tuned or {}).items() if "boundary" in row
+            },
+            "mode": mode,
             "spin": "torch" not in sys.modules,
             "max_bytes": max_bytes,
         }
@@ -106,17 +120,22 @@ class Engine:
         return self._native.kernels(node)
 
     def info(self) -> dict[str, Any]:
-        """Instruction set, threads, memory of one sample, and kernel and constant bytes of every node."""
+        """Instruction set, threads, memory of one sample; of every node kernel, constant bytes and why, the
+        rate it was chosen for, and the rate (`boundary`) beyond which a sample takes the kernel `other`.
+        """
         return {
             "isa": self._native.isa,
             "threads": self.threads,
+            "mode": self._settings["mode"],
             "arena_bytes": self._native.arena_bytes,
             "state_bytes": self._native.state_bytes,
             "nodes": self._native.info(),
         }
 
     def profile(self, inputs: Data) -> list[dict[str, Any]]:
-        """Seconds of every step of one call on one thread: node, what ran (kernel, pack, unpack), seconds."""
+        """Every step of one call on one thread: node, what ran (kernel, pack, unpack), seconds, and how many
+        samples took the node's other kernel because their rate passed the boundary (`switched`).
+        """
         arrays, batch = _prepare(self.graph, inputs, self._steps)
         outputs = _empty(self.graph, batch, self._steps)
         return self._native.profile(batch, self._steps, arrays, list(outputs.values()))
@@ -133,6 +152,11 @@ class Engine:
     def __setstate__(self, state: dict[str, Any]) -> None:
         settings = dict(state["settings"])
         settings.pop("spin")
+        kernels, boundaries = settings.pop("tuned"), settings.pop("boundaries")
+        settings["tuned"] = {
+            name: {"kernel": kernel} | ({"boundary": boundaries[name]} if name in boundaries else {})
+            for name, kernel in kernels.items()
+        }
         self.__init__(state["graph"], **settings)
 
 

@@ -115,6 +115,7 @@ def load(
     threads: int = 1,
     isa: str = "auto",
     kernels: Mapping[str, str] | None = None,
+    mode: str = "auto",
 ) -> Model:
     """Load a packed model from a file, or one that is shipped by its name.
 
@@ -123,6 +124,7 @@ def load(
         threads: most threads of one call.
         isa: instruction set, "auto" or one that `pj doctor` lists.
         kernels: kernel by node name, to replace the planner's choice.
+        mode: how threads share the work, "auto", "throughput" (whole samples) or "latency" (rows of one).
     Raises:
         ConfigError: neither a file nor a shipped name; the nearest name is suggested.
         FormatError: the file is malformed; the field is named.
@@ -135,9 +137,8 @@ def load(
         raise MissingExtraError(
             f"the native engine cannot be loaded ({missing}); reinstall picojoule and see `pj doctor`"
         ) from None
-    return Model(
-        graph, card, engine=Engine(graph, threads=threads, isa=isa, kernels=kernels), source=str(path)
-    )
+    engine = Engine(graph, threads=threads, isa=isa, kernels=kernels, rates=card.get("rates"), mode=mode)
+    return Model(graph, card, engine=engine, source=str(path))
 
 
 def shipped() -> list[str]:

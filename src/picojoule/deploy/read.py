@@ -14,7 +14,7 @@ from picojoule.deploy import bits as codec
 from picojoule.deploy import format as container
 from picojoule.deploy.constants import scopes, stored
 from picojoule.deploy.schema import MAX_NODES, read_node
-from picojoule.deploy.write import check_card
+from picojoule.deploy.write import check_card, check_rates
 from picojoule.graph import nodes as n
 from picojoule.graph.check import check_graph
 
@@ -65,7 +65,9 @@ def loads(raw: bytes) -> tuple[n.Graph, dict[str, Any]]:
     _limit(graph, len(raw))
     check_graph(graph, error=FormatError)
     _canonical(graph, tensors, text["codes"])
-    return graph, check_card(card, FormatError)
+    checked = check_card(card, FormatError)
+    check_rates(checked, graph, FormatError)
+    return graph, checked
 
 
 def _text(tensors: dict[str, Array], name: str) -> Any:

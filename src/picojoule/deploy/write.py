@@ -18,6 +18,7 @@ from picojoule.deploy.constants import Stored, stored
 from picojoule.deploy.schema import write_node
 from picojoule.graph.check import check_graph
 from picojoule.graph.nodes import Graph
+from picojoule.graph.rates import planes_of, spike_edges
 
 
 def write(path: str | os.PathLike[str], graph: Graph, card: dict[str, Any] | None = None) -> Path:
@@ -70,7 +71,9 @@ def dumps(graph: Graph, card: dict[str, Any] | None = None) -> bytes:
             codes[name] = {"code": constant.code, "bits": constant.bits, "shape": shape}
     text = {"stage": graph.stage, "codes": codes, "nodes": [write_node(node) for node in graph.nodes]}
     tensors["graph"] = _json(text, "graph")
-    tensors["card"] = _json(check_card({} if card is None else card, PackError), "card")
+    checked = check_card({} if card is None else card, PackError)
+    check_rates(checked, graph, PackError)
+    tensors["card"] = _json(checked, "card")
     return container.join(tensors)
 
 
@@ -120,6 +123,30 @@ def check_card(card: Any, error: type[PackError] | type[FormatError]) -> dict[st
     if classes is not None and not (type(classes) is list and all(type(name) is str for name in classes)):
         raise error("field 'card.classes': must be a list of names")
     return card
+
+
+def check_rates(card: dict[str, Any], graph: Graph, error: type[PackError] | type[FormatError]) -> None:
+    """`rates`, when present, gives spike edges one number in 0..1 a bit-plane.
+
+    Raises:
+        error: names the field.
+    """
+    found = card.get("rates")
+    if found is None:
+        return
+    if type(found) is not dict:
+        raise error(f"field 'card.rates': must be an object by node name, got {type(found).__name__}")
+    edges = spike_edges(graph)
+    for name, row in found.items():
+        if name not in edges:
+            raise error(f"field 'card.rates': {name[:40]!r} is no node of this graph that gives spikes")
+        wanted = planes_of(edges[name].edge.kind)
+        share = type(row) is list and all(type(r) in (int, float) and 0 <= r <= 1 for r in row)
+        if not share or len(row) != wanted:
+            raise error(
+                f"field 'card.rates.{name}': needs {wanted} numbers in 0..1, one a bit-plane, "
+                f"got {str(row)[:40]}"
+            )
 
 
 def _write_all(handle: int, data: bytes) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from picojoule.core.errors import ConfigError, PackError
 from picojoule.graph import nodes as g
+from picojoule.graph import rates, reference
 from picojoule.graph.capturing import capture
 from picojoule.graph.checking import require_packable
 from picojoule.graph.comparing import Baseline
@@ -106,6 +107,7 @@ def pack(
     # deploy reads graph, never the other way round at import: it is looked up when it is wanted
     paper = importlib.import_module("picojoule.deploy.sizes").paper_bytes(captured)
     whole = {"T": max(steps, 1), "rounding": rounding, "paper_bytes": paper, "figures": figures}
+    whole["rates"] = rates.measure(graph, measured.parts(rates.RATE_SAMPLES), reference.run)
     whole |= card or {}
     if path is not None:
         importlib.import_module("picojoule.deploy.write").write(path, graph, whole)

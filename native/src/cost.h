@@ -1,0 +1,13 @@
+#pragma once
+// What kernels cost, by counts of their vector operations; fitted to measurements (benchmarks/engine/rates.py).
+
+#include "fast_synapse.h"
+
+namespace picojoule {
+
+inline constexpr double kUsualRate = 0.15;  // of spikes whose rate nobody measured
+
+// Share of set input bits at which event and static counting take the same time; may pass 1.
+double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa);
+
+}  // namespace picojoule
