@@ -1,4 +1,4 @@
-"""Timing that bears a busy machine: contenders in turn, percentiles, and a JSON that remembers what is done."""
+"""Timing that bears a busy machine: contenders in turn, percentiles, a JSON that remembers what is done."""
 
 from __future__ import annotations
 

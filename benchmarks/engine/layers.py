@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import annet
 import peers
@@ -39,6 +38,7 @@ KINDS = (
     Cell("1", T=1, frac=0, levels=4),
 )  # fmt: skip
 T = 4
+HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "results" / "engine_layers.json"
 
 
@@ -68,9 +68,8 @@ def peer_samplers(parts: list[annet.Part], threads: int, inner: int) -> dict[str
             spikes.contiguous(memory_format=last),
             threads,
         )
-    calls["torch.compile SNN T"] = peers.compiled_call(
-        annet.torch_net(parts, lambda: peers.plain_neuron(T)), spikes, threads
-    )
+    fresh = annet.torch_net(parts, lambda: peers.plain_neuron(T))
+    calls["torch.compile SNN T"] = peers.compiled_call(fresh, spikes, threads)
     return {name: wall(call, inner, pause) for name, call in calls.items()}
 
 
@@ -104,7 +103,9 @@ def engine_samplers(net: Net, threads: int, inner: int) -> tuple[dict[str, Sampl
     return samplers, about
 
 
-def measure(nets: list[Net], parts: list[annet.Part], threads: int, rounds: int, inner: int) -> dict[str, Any]:
+def measure(
+    nets: list[Net], parts: list[annet.Part], threads: int, rounds: int, inner: int
+) -> dict[str, Any]:
     """One group: all nets and all peers in one interleaved run."""
     samplers, cells = {}, []
     for index, net in enumerate(nets):
@@ -114,7 +115,9 @@ def measure(nets: list[Net], parts: list[annet.Part], threads: int, rounds: int,
     others = peer_samplers(parts, threads, inner)
     times = interleave({**samplers, **others}, rounds)
     for index, cell in enumerate(cells):
-        cell["ms"] = {name: times[f"{index} {name}"] for name in ("call", "kernel") if f"{index} {name}" in times}
+        cell["ms"] = {
+            name: times[f"{index} {name}"] for name in ("call", "kernel") if f"{index} {name}" in times
+        }
         fastest = cell["ms"].get("kernel", cell["ms"]["call"])["median"]
         cell["times_faster"] = {name: round(times[name]["median"] / fastest, 2) for name in others}
     return {"threads": threads, "cells": cells, "peers_ms": {name: times[name] for name in others}}

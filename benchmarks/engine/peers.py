@@ -1,4 +1,4 @@
-"""The other runtimes, each with its number of threads pinned: onnxruntime, OpenVINO, PyTorch, SpikingJelly."""
+"""The other runtimes, threads pinned in each: onnxruntime, OpenVINO, PyTorch, SpikingJelly."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def one_layer(shape: Shape, cell: Cell) -> Net:
 
 
 def body(cell: Cell, scale: int = 1, side: int = 16) -> Net:
-    """Six 3x3 convolutions with neurons and two 2x2 max pools (an OR): 189 M multiplications of the ANN a step.
+    """Six 3x3 convolutions with neurons and two 2x2 max pools (an OR): 189 M multiplications a step.
 
     Args:
         cell: kind of all six.
@@ -238,10 +238,6 @@ def add_pool(net: Net, name: str, side: int) -> None:
     """2x2 max pool, stride 2."""
     channels = net.now.shape[1]
     net.now = net.now.reshape(net.cell.T, channels, side, 2, side, 2).max((3, 5))
-    none = ((0, 0), (0, 0))
-    net.nodes.append(
-        g.Pool(
-            name=name, inputs=(net.source,), edge=g.Edge(net.kind, (channels, side, side), net.cell.T),
-            mode="max", kernel=(2, 2), stride=(2, 2), padding=none,
-        )  # fmt: skip
-    )
+    edge = g.Edge(net.kind, (channels, side, side), net.cell.T)
+    window: dict[str, Any] = {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
+    net.nodes.append(g.Pool(name=name, inputs=(net.source,), edge=edge, mode="max", **window))

@@ -32,7 +32,9 @@ def packed_file(folder: Path) -> Path:
 def result(folder: Path) -> dict[str, Any]:
     """What the training ended with."""
     found = json.loads((folder / "result.json").read_text())
-    return {k: found[k] for k in ("test_accuracy", "test_samples", "epochs", "steps", "seconds", "parameters")}
+    return {
+        k: found[k] for k in ("test_accuracy", "test_samples", "epochs", "steps", "seconds", "parameters")
+    }
 
 
 def quality(job: Job, runs: Path) -> dict[str, Any]:
@@ -148,7 +150,8 @@ def samplers(job: Job, runs: Path, batch: int, threads: int) -> dict[str, Sample
             calls[f"openvino {form} ANN {name}"] = peers.openvino_call(file, many, threads)
     calls["torch eager SNN"] = peers.torch_call(model, x, threads)
     calls["spikingjelly LIF T"] = peers.torch_call(jelly, x, threads)
-    calls["torch.compile SNN"] = peers.compiled_call(model, x, threads)
+    if threads == 1:  # compiling for every number of threads would take longer than all the rest
+        calls["torch.compile SNN"] = peers.compiled_call(model, x, threads)
     return {name: wall(call, 1, pause) for name, call in calls.items()}
 
 
@@ -163,4 +166,3 @@ def speed(job: Job, runs: Path, batch: int, threads: int, seconds: float) -> dic
 def threads_word(threads: int) -> str:
     """For section names."""
     return f"{threads} thread{'s' if threads > 1 else ''}"
-

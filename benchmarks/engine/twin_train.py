@@ -33,8 +33,8 @@ DATA: dict[str, dict[str, Any]] = {
     "cifar10": {"name": "cifar10-10k", "batch": 50, "augment": {"crop": 4, "flip": True}},
 }
 TRAIN: dict[str, Any] = {"lr": 0.002, "ema": 0.99, "weight_decay": 0.02, "loss": {"label_smoothing": 0.05}}
-GATE = 1000  # validation images that choose the grid
-PARITY = 200  # test images on which the engine is compared with the reference interpreter
+GATE = 500  # validation images that choose the grid
+PARITY = 100  # test images on which the engine is compared with the reference interpreter
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def values(job: Job, epochs: int, limit: int | None, runs: Path) -> dict[str, An
 
 def ann_model(recipe: Any, classes: int, channels: int) -> nn.Module:
     """The recipe's architecture with ReLU instead of neurons and one step."""
-    args = {**recipe.model.args, "T": 1, "neuron": lambda T: nn.ReLU()}  # noqa: ARG005
+    args = {**recipe.model.args, "T": 1, "neuron": lambda T: nn.ReLU()}
     model = recipe.model.model_copy(update={"args": args})
     return make_model(recipe.model_copy(update={"model": model}), classes, channels)
 
@@ -174,7 +174,7 @@ def pack_quickly(folder: Path) -> dict[str, Any]:
     run = open_run(folder)
     x, y = run.samples("val", GATE)
     base = graph.Grid(input_frac=INPUT_FRAC)
-    result = graph.pack(run.model, x, y, base=base, budget_s=15.0, gate=0.5, progress=False)
+    result = graph.pack(run.model, x, y, base=base, budget_s=8.0, gate=0.5, progress=False)
     snapped = with_bytes(run, result.graph)
     path = folder / f"{folder.name}.pj"
     deploy.write(path, snapped, {**result.card, "name": folder.name})

@@ -1,7 +1,7 @@
 """Trained spiking nets against their ANN twins in int8: `train` makes the networks, `time` the table.
 
-    python benchmarks/engine/twins.py train --until 18:30     # resumable; one thread; copies nothing
-    python benchmarks/engine/twins.py time                    # resumable; writes results/engine_twins.json
+python benchmarks/engine/twins.py train --until 18:30     # resumable; one thread; copies nothing
+python benchmarks/engine/twins.py time                    # resumable; writes results/engine_twins.json
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from twin_train import PARTS, networks, queue, run_job
 
+HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "results" / "engine_twins.json"
 NOTE = (
-    "One run with one seed each, one thread, trained within a time budget (epochs and steps beside each): the "
-    "accuracies are as they are, not what the architectures can reach."
+    "One run with one seed each, trained on one thread within a time budget (epochs and steps beside each): "
+    "the accuracies are as they are, not what the architectures can reach."
 )
 
 
