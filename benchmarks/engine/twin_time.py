@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import peers
+import yaml
 from clock import Sampler, interleave, wall
 from twin_ann import export, tensors
 from twin_train import Job
@@ -32,9 +33,9 @@ def packed_file(folder: Path) -> Path:
 def result(folder: Path) -> dict[str, Any]:
     """What the training ended with."""
     found = json.loads((folder / "result.json").read_text())
-    return {
-        k: found[k] for k in ("test_accuracy", "test_samples", "epochs", "steps", "seconds", "parameters")
-    }
+    batch = yaml.safe_load((folder / "config.yaml").read_text())["data"]["batch"]
+    wanted = ("test_accuracy", "test_samples", "epochs", "steps", "seconds", "parameters")
+    return {**{k: found[k] for k in wanted}, "images_seen": found["steps"] * batch}
 
 
 def quality(job: Job, runs: Path) -> dict[str, Any]:
