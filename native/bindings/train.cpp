@@ -105,9 +105,9 @@ void backward(const Leaky& rule, int64_t steps, int64_t width, int workers, Addr
 
 // dx: the gradient of y, or, `through` constants, of x, and that of y to dadded.
 void norm_backward(const Leaky& rule, int64_t steps, int64_t width, int workers, Address x, bool brief,
-                   const Normed& normed, Address unit, Address centre, std::tuple<Address, Address> given, Address spikes,
-                   Address dx, Address dadded, bool through, Address sums) {
-  Backward call = backward_call(x, 0, 0, 0, given, {spikes, 0, 0}, dx, 0, {0, 0, 0}, brief);
+                   const Normed& normed, Address unit, Address centre, Address spikes, Address dx, Address dadded,
+                   bool through, Address sums) {
+  Backward call = backward_call(x, 0, 0, 0, {0, 0}, {spikes, 0, 0}, dx, 0, {0, 0, 0}, brief);
   call.norm = norm(normed);
   call.unit = at<const float>(unit);
   call.centre = at<const float>(centre);

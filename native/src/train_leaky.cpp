@@ -55,7 +55,8 @@ void in_pieces(int64_t steps, int64_t width, int64_t piece, int workers, const B
 // sums[i] of all shares, in their order.
 std::vector<double> total_of(const std::vector<double>& parts, int64_t size) {
   std::vector<double> total(size, 0.0);
-  for (size_t i = 0; i < parts.size(); ++i) total[i % size] += parts[i];
+  for (size_t part = 0; part < parts.size(); part += size)
+    for (int64_t i = 0; i < size; ++i) total[i] += parts[part + i];
   return total;
 }
 
@@ -96,7 +97,8 @@ void leaky_backward(const Leaky& rule, const Backward& call, int64_t steps, int6
     throw std::invalid_argument("sums by channel need a normalisation and the input");
   const int64_t piece = call.form == Saved::recompute ? piece_of(steps) : kPiece, size = 2 * call.norm.count;
   const bool far = is_far(steps * width);
-  std::vector<double> parts(call.sums ? kShares * size : 0);
+  const int64_t shares = std::min((width + piece - 1) / piece, kShares);
+  std::vector<double> parts(call.sums ? shares * size : 0);
   in_pieces(steps, width, piece, workers, [&](int64_t begin, int64_t n, int64_t share) {
     thread_local std::vector<float> scratch;
     if (call.form == Saved::recompute) scratch.resize(std::max<size_t>(scratch.size(), scratch_floats(steps, piece)));

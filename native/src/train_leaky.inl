@@ -180,14 +180,9 @@ struct Pass {
     if (call.decay) add_products(k.g, before + t * n + j, sums.decay + j, m);
     if (call.gain) add_products(k.g, current.block(row, begin + j, m), sums.gain + j, m);
     if (call.bias) add_row(k.g, sums.bias + j, m);
-    if (call.sums) normalised(row, j, m, out, sums);
+    if (call.sums)
+      add_normalised(read(call.x, at, call.brief, wide, m), out, call, sums.gain + j, sums.bias + j, begin + j, m);
     leave(at, j, m, out);
-  }
-
-  void normalised(int64_t row, int64_t j, int64_t m, const float* dy, Sums& sums) {
-    affine(read(call.x, row + begin + j, call.brief, wide, m), call.norm, call.unit, call.centre, value, begin + j, m);
-    add_products(dy, value, sums.gain + j, m);
-    add_row(dy, sums.bias + j, m);
   }
 
   // Gradients of a block to memory, where they are not there already.

@@ -40,6 +40,7 @@ _SHORTCUTS = {
     "compress_": ("compress", "compress_"),
     "measure_model": ("measure", "measure_model"),
     "tune": ("core.tune", "tune"),
+    "fuse_norm_": ("layers", "fuse_norm_"),
 }
 
 __all__ = ["__version__", *_SHORTCUTS, *_SUBMODULES]

@@ -4,6 +4,7 @@ from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, NeuronConvNorm, Sp
 from picojoule.layers.drop import Dropout, DropPath
 from picojoule.layers.esdsa import ESDSA
 from picojoule.layers.event_conv import EventLimits
+from picojoule.layers.fuse import fuse_norm_
 from picojoule.layers.joins import Join, join
 from picojoule.layers.repconv import RepConv, merge_repconv_
 from picojoule.layers.residual import MSBlock, PostBlock, SEWBlock, SEWBottleneck
@@ -31,6 +32,7 @@ __all__ = [
     "SEWBottleneck",
     "SepConv",
     "SpikingMLP",
+    "fuse_norm_",
     "is_spike_aware",
     "join",
     "merge_repconv_",

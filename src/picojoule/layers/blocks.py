@@ -13,6 +13,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from picojoule.neurons import Neuron
+from picojoule.neurons.norm_native import hooked, norm_neuron
 
 Maker = Callable[[], Neuron]
 """Makes one neuron layer; every call gives a new module."""
@@ -43,6 +44,8 @@ class ConvNorm(nn.Module):
 class ConvNormNeuron(nn.Module):
     """x -> neuron(BN(conv(x))): rows [T*B, C_in, H, W] -> spikes [T*B, C_out, H/stride, W/stride]."""
 
+    fused = False  # see fuse_norm_
+
     def __init__(
         self,
         c_in: int,
@@ -60,7 +63,7 @@ class ConvNormNeuron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows in, spikes out."""
-        return self.neuron(self.norm(self.conv(x)))
+        return norm_neuron(self.norm, self.neuron, self.conv(x), fused=self.fused)
 
 
 class NeuronConvNorm(nn.Module):
@@ -86,6 +89,14 @@ class NeuronConvNorm(nn.Module):
         return self.norm(self.conv(self.neuron(u)))
 
 
+def chained(first: NeuronConvNorm, second: NeuronConvNorm, u: Tensor, fused: bool) -> Tensor:
+    """second(first(u)); `fused` runs the first BatchNorm together with the second neuron."""
+    if not fused or hooked(first, second):
+        return second(first(u))
+    spikes = norm_neuron(first.norm, second.neuron, first.conv(first.neuron(u)))
+    return second.norm(second.conv(spikes))
+
+
 class SpikingMLP(nn.Module):
     """Channel mixing of spiking Transformers, branch only (the caller adds the shortcut).
 
@@ -98,6 +109,8 @@ class SpikingMLP(nn.Module):
     Source: Spike-driven Transformer, arXiv:2307.01694; parameters 2*ratio*C^2 + (3*ratio + 3)*C.
     """
 
+    fused = False  # see fuse_norm_
+
     def __init__(self, dim: int, neuron: Maker, ratio: float = 4) -> None:
         super().__init__()
         hidden = int(dim * ratio)
@@ -106,4 +119,4 @@ class SpikingMLP(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Membranes [T*B, C, H, W] -> [T*B, C, H, W]."""
-        return self.down(self.up(u))
+        return chained(self.up, self.down, u, self.fused)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, Maker, NeuronConvNorm
+from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, Maker, NeuronConvNorm, chained
 from picojoule.layers.joins import Join
+from picojoule.neurons.norm_native import hooked, norm_neuron
 
 
 class MSBlock(nn.Module):
@@ -22,6 +23,7 @@ class MSBlock(nn.Module):
     """
 
     expansion = 1
+    fused = False  # see fuse_norm_
 
     def __init__(self, c_in: int, width: int, neuron: Maker, stride: int = 1) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class MSBlock(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Membranes in, membranes out."""
-        return self.shortcut(u) + self.conv2(self.conv1(u))
+        return self.shortcut(u) + chained(self.conv1, self.conv2, u, self.fused)
 
 
 class SEWBlock(nn.Module):
@@ -84,6 +86,7 @@ class PostBlock(nn.Module):
     """Block whose neuron comes after the sum: spikes [T*B, C_in, H, W] -> spikes [T*B, C_out, H/s, W/s]."""
 
     expansion = 1
+    fused = False  # see fuse_norm_
 
     def __init__(self, c_in: int, width: int, neuron: Maker, stride: int = 1) -> None:
         super().__init__()
@@ -95,4 +98,7 @@ class PostBlock(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """Spikes in, spikes out."""
-        return self.neuron(self.conv2(self.conv1(s)) + self.shortcut(s))
+        if not self.fused or hooked(self.conv2):
+            return self.neuron(self.conv2(self.conv1(s)) + self.shortcut(s))
+        current = self.conv2.conv(self.conv1(s))
+        return norm_neuron(self.conv2.norm, self.neuron, current, added=self.shortcut(s))

@@ -12,6 +12,7 @@ from picojoule.neurons.integrate import IF
 from picojoule.neurons.klif import KLIF
 from picojoule.neurons.leaky_native import saved_state
 from picojoule.neurons.lif import LIF
+from picojoule.neurons.norm_native import norm_neuron
 from picojoule.neurons.plif import PLIF
 from picojoule.neurons.psn import PSN, MaskedPSN, SlidingPSN
 from picojoule.neurons.quadratic import EIF, QIF
@@ -56,6 +57,7 @@ __all__ = [
     "convention",
     "expansion",
     "from_step",
+    "norm_neuron",
     "run_virtual",
     "saved_state",
 ]
