@@ -13,6 +13,10 @@ namespace {
 constexpr Synapse kSynapses[] = {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows, Synapse::dense_bytes,
                                   Synapse::static_bits};
 
+constexpr const char *kMeasured = "measured on this machine", *kAskedFor = "asked for";
+
+bool counts_bits(Synapse kernel) { return kernel == Synapse::event_bits || kernel == Synapse::static_bits; }
+
 bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type == "Linear"; }
 
 // Analogue inputs: dense. Spike counts of several planes into few channels: dense bytes, since lists of every
@@ -115,7 +119,10 @@ void Program::choose_pool(const GraphDef& graph, int index, const Options& optio
   auto forced = options.kernels.find(node.name);
   const Choice& before = choices_[node.inputs[0]];
   const bool packed = before.packed || (before.inside && graph.nodes[input.inputs[0]].type == "Conv");
-  choices_[index].packed = forced == options.kernels.end() ? packed : forced->second == "packed";
+  const auto tuned = options.tuned.find(node.name);
+  choices_[index].packed = forced != options.kernels.end() ? forced->second == "packed"
+                           : tuned != options.tuned.end()  ? tuned->second == "packed"
+                                                           : packed;
 }
 
 // Whatever has no kernel of its own, and what is asked for.
@@ -129,7 +136,8 @@ void Program::choose_vector(const GraphDef& graph, int index, const Options& opt
 
 // What the rate decides: the kernel at the rate that packing (or tuning) saw, and another for samples beyond the
 // boundary.
-void Program::choose_by_rate(const GraphDef& graph, int index, const Options& options, const WeightFacts& facts) {
+void Program::choose_by_rate(const GraphDef& graph, int index, const Options& options, const WeightFacts& facts,
+                             bool planes) {
   const NodeDef &node = graph.nodes[index], &input = graph.nodes[node.inputs[0]];
   Choice& choice = choices_[index];
   const auto rate = options.rates.find(input.name);
@@ -137,12 +145,11 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
   const auto tuned = options.tuned.find(node.name);
   const bool measured = tuned != options.tuned.end();
   for (auto kernel : kSynapses)
-    if (measured && tuned->second == name_of(kernel) && refuse(node, input, facts, kernel).empty()) {
+    if (measured && tuned->second == name_of(kernel) && (!planes || counts_bits(kernel)) && refuse(node, input, facts, kernel).empty()) {
       choice.synapse = choice.plan.kernel = kernel;
-      choice.why = "measured on this machine";
+      choice.why = kMeasured;
     }
-  const bool bits = choice.synapse == Synapse::event_bits || choice.synapse == Synapse::static_bits;
-  if (!bits || !refuse(node, input, facts, Synapse::static_bits).empty()) return;
+  if (!counts_bits(choice.synapse) || !refuse(node, input, facts, Synapse::static_bits).empty()) return;
   const auto found = options.boundaries.find(node.name);
   const bool known = found != options.boundaries.end();
   if (measured && !known) return;
@@ -160,12 +167,21 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     auto it = options.kernels.find(name);
     return it == options.kernels.end() ? std::string() : it->second;
   };
+  const auto tuned = [&](const std::string& name) {
+    auto it = options.tuned.find(name);
+    return it == options.tuned.end() ? std::string() : it->second;
+  };
   const std::string wanted = forced(node.name), wanted_neuron = after < 0 ? "" : forced(graph.nodes[after].name);
   if (wanted == "scalar" || wanted == "vector" || (options.isa == Isa::scalar && wanted.empty())) return;
   if (options.isa == Isa::scalar) refuse_kernel(node, wanted, "the instruction set is scalar");
 
   const WeightFacts facts(node, input);
   Choice& choice = choices_[index];
+  if (wanted.empty() && wanted_neuron.empty() && tuned(node.name) == "vector" &&
+      vector_able(graph, index, options.stream, options.isa)) {
+    choice.why = kMeasured;
+    return;
+  }
   // A first layer of few taps: collecting windows costs more than the products.
   if (wanted.empty() && wanted_neuron.empty() && !input.kind.spikes() && short_sums(node) &&
       !refuse(node, input, facts, Synapse::dense_bytes).empty() && vector_able(graph, index, options.stream, options.isa))
@@ -176,7 +192,7 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     if (choice.synapse == Synapse::scalar) refuse_kernel(node, wanted, "the engine has no kernel of that name");
     const std::string why = refuse(node, input, facts, choice.synapse);
     if (!why.empty()) refuse_kernel(node, wanted, why);
-    choice.why = "asked for";
+    choice.why = kAskedFor;
   } else {
     std::vector<Synapse> order = preferences(input, facts, options.isa);
     if (wanted_neuron == "planes") order = {Synapse::event_bits};
@@ -185,10 +201,16 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     choice.why = "by kinds and bits";
   }
   choice.plan.kernel = choice.synapse;
-  if (wanted.empty()) choose_by_rate(graph, index, options, facts);
+  if (wanted.empty()) choose_by_rate(graph, index, options, facts, wanted_neuron == "planes");
   if (choice.synapse == Synapse::scalar || after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector") return;
-  for (auto fused : {Fused::planes, Fused::rows}) {
-    if (fused == Fused::planes && choice.synapse != Synapse::event_bits && choice.synapse != Synapse::static_bits) continue;
+  const std::string best = wanted_neuron.empty() ? tuned(graph.nodes[after].name) : "";
+  if (best == "vector" && vector_able(graph, after, options.stream, options.isa)) {
+    choices_[after].why = kMeasured;
+    return;
+  }
+  const Fused first = best == name_of(Fused::rows) ? Fused::rows : Fused::planes;
+  for (auto fused : {first, first == Fused::rows ? Fused::planes : Fused::rows}) {
+    if (fused == Fused::planes && !counts_bits(choice.synapse)) continue;
     if (!wanted_neuron.empty() && wanted_neuron != name_of(fused)) continue;
     const std::string why = refuse(node, graph.nodes[after], facts, fused, options.stream);
     if (!why.empty()) {
@@ -198,6 +220,7 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     choice.fused = choices_[after].fused = fused;
     choice.neuron = after;
     choices_[after].inside = true;
+    choices_[after].why = wanted_neuron.empty() ? best == name_of(fused) ? kMeasured : "with its synapse" : kAskedFor;
     return;
   }
 }

@@ -86,7 +86,7 @@ class Program {
   void choose_pool(const GraphDef& graph, int node, const Options& options);
   void choose_vector(const GraphDef& graph, int node, const Options& options);
   void choose_synapse(const GraphDef& graph, int node, const Options& options);
-  void choose_by_rate(const GraphDef& graph, int node, const Options& options, const WeightFacts& facts);
+  void choose_by_rate(const GraphDef& graph, int node, const Options& options, const WeightFacts& facts, bool planes);
   void note(const GraphDef& graph, int node, const std::string& kernel, int64_t bytes);  // a row of the report
   void build_fast(const GraphDef& graph, int node, const Options& options);
   void build_rows(const GraphDef& graph, int node, int slot, const Options& options);  // scalar or vector

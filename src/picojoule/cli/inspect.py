@@ -130,6 +130,8 @@ def show(found: dict[str, Any]) -> None:
         f"engine: {engine.get('isa')}, working memory of one sample {engine.get('arena_bytes')} B, "
         f"state {engine.get('state_bytes')} B"
     )
+    if found["tune"]:
+        out.print(escape(found["tune"]))
     if found["card"]:
         card = Table(title="card", title_justify="left", show_header=False)
         for key, value in _flat(found["card"]):

@@ -19,7 +19,7 @@ import typer
 
 from picojoule.core.errors import PicojouleError
 
-VERBS = ("list", "train", "pack", "demo", "measure", "inspect", "run", "doctor")
+VERBS = ("list", "train", "pack", "demo", "measure", "inspect", "run", "bench", "doctor")
 DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
 
 

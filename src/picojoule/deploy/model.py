@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,14 @@ class Model:
         card: what the file says about the model.
         engine: executes the graph: `engine(inputs) -> {key: int64}` with `stream()` and `info()`.
         source: where it came from, for people.
+        tune_note: what became of the table of measured kernels beside the file; empty without one.
     """
 
-    def __init__(self, graph: n.Graph, card: dict[str, Any], *, engine: Any, source: str = "") -> None:
+    def __init__(
+        self, graph: n.Graph, card: dict[str, Any], *, engine: Any, source: str = "", tune_note: str = ""
+    ) -> None:
         self.graph, self.card, self.engine, self.source = graph, card, engine, source
+        self.tune_note = tune_note
 
     def __call__(self, x: Data) -> Array | dict[str, Array]:
         """Outputs in real units, integer * 2^-frac.
@@ -86,6 +91,7 @@ class Model:
             "payload_bytes": payload_bytes(self.graph),
             "paper_bytes": self.card.get("paper_bytes"),
             "card": self.card,
+            "tune": self.tune_note,
             "engine": self.engine.info(),
         }
 
@@ -116,6 +122,7 @@ def load(
     isa: str = "auto",
     kernels: Mapping[str, str] | None = None,
     mode: str = "auto",
+    tuned: bool = True,
 ) -> Model:
     """Load a packed model from a file, or one that is shipped by its name.
 
@@ -125,6 +132,8 @@ def load(
         isa: instruction set, "auto" or one that `pj doctor` lists.
         kernels: kernel by node name, to replace the planner's choice.
         mode: how threads share the work, "auto", "throughput" (whole samples) or "latency" (rows of one).
+        tuned: apply the table that `pj bench --tune` stored beside the file; one that is damaged, or of
+            another file or machine, is ignored with a warning.
     Raises:
         ConfigError: neither a file nor a shipped name; the nearest name is suggested.
         FormatError: the file is malformed; the field is named.
@@ -132,13 +141,21 @@ def load(
     path = locate(source)
     graph, card = read(path)
     try:
-        from picojoule.deploy.engine import Engine
+        from picojoule.deploy.engine import ISAS, Engine
+        from picojoule.deploy.tune import read_table
     except ImportError as missing:
         raise MissingExtraError(
             f"the native engine cannot be loaded ({missing}); reinstall picojoule and see `pj doctor`"
         ) from None
-    engine = Engine(graph, threads=threads, isa=isa, kernels=kernels, rates=card.get("rates"), mode=mode)
-    return Model(graph, card, engine=engine, source=str(path))
+    table, note = None, ""
+    if tuned:
+        table, note = read_table(path, ISAS[-1] if isa == "auto" else isa)
+        if note and table is None:
+            warnings.warn(note, stacklevel=2)
+    engine = Engine(
+        graph, threads=threads, isa=isa, kernels=kernels, rates=card.get("rates"), tuned=table, mode=mode
+    )
+    return Model(graph, card, engine=engine, source=str(path), tune_note=note)
 
 
 def shipped() -> list[str]:

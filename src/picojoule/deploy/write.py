@@ -38,8 +38,19 @@ def write(path: str | os.PathLike[str], graph: Graph, card: dict[str, Any] | Non
         PackError: the graph or the card cannot be packed; the node and the field are named.
         OSError: the file could not be written; an older one is untouched.
     """
-    target = Path(path)
-    data = dumps(graph, card)
+    return write_bytes(Path(path), dumps(graph, card), "the packed file")
+
+
+def write_bytes(target: Path, data: bytes, what: str) -> Path:
+    """Write a file whole or not at all.
+
+    Args:
+        target: its path.
+        data: its bytes.
+        what: its name in errors.
+    Raises:
+        OSError: it could not be written; an older one is untouched.
+    """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -52,8 +63,8 @@ def write(path: str | os.PathLike[str], graph: Graph, card: dict[str, Any] | Non
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            what = f"could not write the packed file: {error.strerror}; an older one is untouched"
-            raise OSError(error.errno, what, str(target)) from error
+            text = f"could not write {what}: {error.strerror}; an older one is untouched"
+            raise OSError(error.errno, text, str(target)) from error
         raise
     _sync_folder(target.parent)
     return target
