@@ -7,6 +7,8 @@ import torch
 
 from picojoule import neurons as pn
 from picojoule.core.errors import ConfigError, PackError, ShapeError
+from picojoule.neurons import surrogate as sg
+from picojoule.neurons.fire import heaviside
 
 D = torch.float64
 
@@ -339,3 +341,36 @@ def test_from_step_trains_a_module():
     assert [name for name, _ in neuron.named_parameters()] == ["step_fn.decay"]
     neuron(torch.rand(6, 4)).sum().backward()
     assert neuron.step_fn.decay.grad.abs() > 0
+
+
+def autograd_cost(T):
+    """(nodes of the graph, bytes saved, names of nodes) of a user's neuron over T steps."""
+
+    def leaky_step(x, state):
+        h = 0.5 * state[0] + x
+        s = heaviside(h - 1.0, sg.get("atan"))
+        return s, (h - s,)
+
+    neuron = pn.from_step(leaky_step, lambda x0: (torch.zeros_like(x0),), T=T)
+    saved, x = [], torch.ones(T * 2, 3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.nbytes), t)[1], lambda t: t):
+        spikes = neuron(x)
+    seen, todo = set(), [spikes.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo.extend(parent for parent, _ in node.next_functions)
+    return len(seen), sum(saved), {node.name() for node in seen}
+
+
+def test_cost_of_a_users_step_grows_linearly_with_steps():
+    """Nodes and saved bytes grow by the same amount a step, and no step indexes x, which costs O(T^2)."""
+    costs = [autograd_cost(T) for T in (4, 8, 16, 32)]
+    for what in (0, 1):
+        a, b, c, d = (cost[what] for cost in costs)
+        assert b > a
+        assert c - b == 2 * (b - a)
+        assert d - c == 2 * (c - b)
+    assert not any("Select" in name or "Slice" in name for name in costs[-1][2])
+    assert "UnbindBackward0" in costs[-1][2]
