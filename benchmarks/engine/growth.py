@@ -85,7 +85,9 @@ def net_curves(axis: str, rounds: int) -> dict[str, Any]:
         pause = 0.005 if axis == "threads" else 0.0
         for batch in (1, 16) if axis == "threads" else (int(value),):
             more = f", {batch} images" if axis == "threads" else ""
-            engine, x = Engine(net.graph(), threads=threads), np.repeat(net.x, batch, 0)
+            x = np.repeat(net.x, batch, 0)
+            with peers.without_torch():
+                engine = Engine(net.graph(), threads=threads, rates=net.planes)
             samplers[f"1-bit{more}|{value}"] = each(wall(lambda e=engine, x=x: e(x), 1, pause), batch)
             model, y = annet.onnx_bytes(annet.body_parts(), batch, True)
             samplers[f"{ORT}{more}|{value}"] = each(

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 Call = Callable[[], Any]
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "spikingjelly")
+
+
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Engines made in here wait actively, as they do where torch is absent, which is how they are deployed.
+
+    Beside torch their threads go to sleep at once, because torch's own would fight with them for the cores;
+    here the others have gone to sleep before each sample.
+    """
+    held = sys.modules.pop("torch", None)
+    try:
+        yield
+    finally:
+        if held is not None:
+            sys.modules["torch"] = held
 
 
 def onnxruntime_call(model: bytes, x: np.ndarray, threads: int) -> Call:

@@ -14,6 +14,7 @@ import numpy as np
 
 from picojoule.core import kinds
 from picojoule.graph import nodes as g
+from picojoule.graph.rates import plane_counts
 
 CODES = {"1": ("sign", 1), "2": ("int", 2), "t": ("ternary", 2), "4": ("int", 4), "8": ("int", 8)}
 BODY = ((128, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
@@ -68,7 +69,8 @@ class Cell:
 class Net:
     """A graph in the making, and the spikes that its newest node gives for `x` (one sample).
 
-    Fields: x [1, T, *row] uint8; now [T, *row] int64; rates: spikes a virtual step at each layer's input.
+    Fields: x [1, T, *row] uint8; now [T, *row] int64; rates: spikes a virtual step at each layer's input;
+    planes: share of set bits of every spike node, which a packed file would hold for the planner.
     """
 
     cell: Cell
@@ -77,6 +79,7 @@ class Net:
     nodes: list[g.Node] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
+    planes: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -87,6 +90,14 @@ class Net:
     def kind(self) -> kinds.Kind:
         """Kind of the spikes."""
         return kinds.integer(self.cell.levels) if self.cell.levels > 1 else kinds.binary
+
+    def add(self, node: g.Node, spikes: np.ndarray | None = None) -> None:
+        """Append a node; with `spikes`, those it gives."""
+        self.nodes.append(node)
+        if spikes is not None:
+            self.now = spikes
+            counts = plane_counts(spikes, self.kind)
+            self.planes[node.name] = [float(count) / spikes.size for count in counts]
 
     def graph(self) -> g.Graph:
         """The graph, closed by exact sums of the last spikes by channel."""
@@ -103,7 +114,7 @@ def start(row: tuple[int, ...], cell: Cell) -> Net:
     """A net that is only its input: Bernoulli spikes, or binomial counts of the same rate a virtual step."""
     x = np.random.default_rng(7).binomial(cell.levels, cell.rate, (1, cell.T, *row)).astype(np.uint8)
     net = Net(cell, x, x[0].astype(np.int64))
-    net.nodes.append(g.Input(name="x", edge=g.Edge(net.kind, row, cell.T)))
+    net.add(g.Input(name="x", edge=g.Edge(net.kind, row, cell.T)), net.now)
     return net
 
 
@@ -145,11 +156,11 @@ def add_layer(net: Net, name: str, shape: Shape) -> None:
     net.nodes.append(g.Conv(**common, padding=PAD) if conv else g.Linear(**common))
     net.rates.append(float(net.now.mean()) / cell.levels)
     make = leaky if cell.levels == 1 else counting
-    planes, options, net.now = make(synaptic_sums(net.now, w), cell, 0 if conv else 1, rng)
+    planes, options, spikes = make(synaptic_sums(net.now, w), cell, 0 if conv else 1, rng)
     net.tensors.update({f"{name}.{key}": value for key, value in planes.items()})
     options |= {key: f"{name}.{key}" for key in planes}
     edge = g.Edge(net.kind, shape.row_out, cell.T)
-    net.nodes.append(g.Neuron(name=f"{name}.n", inputs=(name,), edge=edge, axis=0 if conv else 1, **options))
+    net.add(g.Neuron(name=f"{name}.n", inputs=(name,), edge=edge, axis=0 if conv else 1, **options), spikes)
 
 
 def along(values: np.ndarray, axis: int, dims: int) -> np.ndarray:
@@ -237,7 +248,7 @@ def body(cell: Cell, scale: int = 1, side: int = 16) -> Net:
 def add_pool(net: Net, name: str, side: int) -> None:
     """2x2 max pool, stride 2."""
     channels = net.now.shape[1]
-    net.now = net.now.reshape(net.cell.T, channels, side, 2, side, 2).max((3, 5))
+    spikes = net.now.reshape(net.cell.T, channels, side, 2, side, 2).max((3, 5))
     edge = g.Edge(net.kind, (channels, side, side), net.cell.T)
     window: dict[str, Any] = {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
-    net.nodes.append(g.Pool(name=name, inputs=(net.source,), edge=edge, mode="max", **window))
+    net.add(g.Pool(name=name, inputs=(net.source,), edge=edge, mode="max", **window), spikes)

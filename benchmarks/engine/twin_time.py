@@ -19,6 +19,8 @@ from twin_train import Job
 import picojoule
 from picojoule import deploy, measure
 from picojoule.cli.road import Run, open_run, raw_inputs
+from picojoule.graph import rates as graph_rates
+from picojoule.graph import reference
 
 T = 4
 RATE_IMAGES = 256
@@ -46,6 +48,7 @@ def quality(job: Job, runs: Path) -> dict[str, Any]:
     for bits in ("w1", "w4"):
         folder = runs / f"{job.base}_{bits}"
         path = packed_file(folder)
+        store_rates(path, raw[-RATE_IMAGES:])
         model = deploy.load(path)
         kept = json.loads((folder / "packed.json").read_text())
         counts = measure.count(model.graph, [raw[:RATE_IMAGES]])
@@ -62,6 +65,14 @@ def quality(job: Job, runs: Path) -> dict[str, Any]:
         }
     report["ann"] = ann_quality(runs / f"{job.base}_ann", run)
     return report
+
+
+def store_rates(path: Path, images: np.ndarray) -> None:
+    """Add the firing rates that `pack` stores to a file that was packed before it did."""
+    graph, card = deploy.read(path)
+    if "rates" not in card:
+        part = {graph.inputs[0].name: images[:64]}
+        deploy.write(path, graph, {**card, "rates": graph_rates.measure(graph, [part], reference.run)})
 
 
 def accuracy(answers: np.ndarray, labels: np.ndarray) -> float:
@@ -140,7 +151,8 @@ def samplers(job: Job, runs: Path, batch: int, threads: int) -> dict[str, Sample
     x = run.samples("test", batch)[0]
     calls: dict[str, peers.Call] = {}
     for bits in ("w1", "w4"):
-        packed = deploy.load(packed_file(runs / f"{job.base}_{bits}"), threads=threads)
+        with peers.without_torch():
+            packed = deploy.load(packed_file(runs / f"{job.base}_{bits}"), threads=threads)
         calls[f"picojoule {bits}"] = lambda packed=packed: packed(raw)
     for repeat, name in ((1, "step"), (T, "T")) if batch == 1 else ((1, "step"),):
         files = export(runs / f"{job.base}_ann", batch * repeat)
