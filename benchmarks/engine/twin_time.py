@@ -19,6 +19,7 @@ from twin_train import Job
 import picojoule
 from picojoule import deploy, measure
 from picojoule.cli.road import Run, open_run, raw_inputs
+from picojoule.deploy.tune import tune, write_table
 from picojoule.graph import rates as graph_rates
 from picojoule.graph import reference
 
@@ -91,6 +92,21 @@ def rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"rate": round(mean, 4), "rates": {k: round(v[0], 4) for k, v in found.items()}}
 
 
+def tune_files(job: Job, runs: Path) -> dict[str, Any]:
+    """What `pj bench --tune` does, on one validation image: the fastest kernel of every node is stored."""
+    image = np.ascontiguousarray(raw_inputs(open_run(runs / job.base), "val")[0][:1])
+    found = {}
+    for bits in ("w1", "w4"):
+        path = packed_file(runs / f"{job.base}_{bits}")
+        model = deploy.load(path, tuned=False)
+        nodes = tune(
+            model.graph, {model.graph.inputs[0].name: image}, rates=model.card.get("rates"), rounds=15
+        )
+        write_table(path, nodes, model.engine.info()["isa"])
+        found[bits] = {name: row["kernel"] for name, row in nodes.items()}
+    return found
+
+
 def ann_quality(folder: Path, run: Run) -> dict[str, Any]:
     """Accuracy and file size of the twin in float and int8, the latter in both runtimes."""
     batch = 50
@@ -151,9 +167,11 @@ def samplers(job: Job, runs: Path, batch: int, threads: int) -> dict[str, Sample
     x = run.samples("test", batch)[0]
     calls: dict[str, peers.Call] = {}
     for bits in ("w1", "w4"):
-        with peers.without_torch():
-            packed = deploy.load(packed_file(runs / f"{job.base}_{bits}"), threads=threads)
-        calls[f"picojoule {bits}"] = lambda packed=packed: packed(raw)
+        file = packed_file(runs / f"{job.base}_{bits}")
+        for tuned, word in ((True, ""), (False, ", not tuned")):
+            with peers.without_torch():
+                packed = deploy.load(file, threads=threads, tuned=tuned)
+            calls[f"picojoule {bits}{word}"] = lambda packed=packed: packed(raw)
     for repeat, name in ((1, "step"), (T, "T")) if batch == 1 else ((1, "step"),):
         files = export(runs / f"{job.base}_ann", batch * repeat)
         many = np.ascontiguousarray(np.repeat(x.numpy(), repeat, 0))

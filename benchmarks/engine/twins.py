@@ -66,7 +66,7 @@ def measure(args: argparse.Namespace) -> None:
     import peers
     from clock import Report
     from machine import describe
-    from twin_time import memory, quality, speed, threads_word
+    from twin_time import memory, quality, speed, threads_word, tune_files
 
     report = Report(args.out, {"machine": describe(*peers.PACKAGES), "T": 4, "note": NOTE}, args.fresh)
     missing = []
@@ -77,6 +77,7 @@ def measure(args: argparse.Namespace) -> None:
             missing.append(f"{job.base}: {', '.join(dict.fromkeys(absent))}")
             continue
         report.section(f"{job.base}: quality", lambda job=job: quality(job, args.runs))
+        report.section(f"{job.base}: tuned kernels", lambda job=job: tune_files(job, args.runs))
         report.section(f"{job.base}: memory", lambda job=job: memory(job, args.runs))
         for threads in (1, 2):
             for batch in (1, 64):
