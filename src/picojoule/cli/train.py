@@ -26,6 +26,9 @@ def register(app: typer.Typer) -> None:
         settings: list[str] = SETTINGS,
         out: Path | None = FOLDER,
         resume: bool = RESUME,
+        anomaly: bool = typer.Option(
+            False, "--detect-anomaly", help="Name the layer in which NaN or infinity is born; slow."
+        ),
         quiet: bool = QUIET,
         as_json: bool = JSON,
     ) -> None:
@@ -36,7 +39,8 @@ def register(app: typer.Typer) -> None:
         """
         from picojoule.learn import load_recipe
 
-        _run(load_recipe(recipe, settings or []), out, resume, quiet or as_json, as_json)
+        given = [*(settings or []), *(["train.detect_anomaly=true"] if anomaly else [])]
+        _run(load_recipe(recipe, given), out, resume, quiet or as_json, as_json)
 
     @app.command("compress")
     def compress(

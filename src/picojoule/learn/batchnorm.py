@@ -9,29 +9,83 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class _AllReduceSum(torch.autograd.Function):
-    """y = sum over processes of x; the gradient is summed the same way."""
+def _axes(x: Tensor) -> list[int]:
+    return [0, *range(2, x.dim())]
+
+
+def _per_channel(v: Tensor, x: Tensor) -> Tensor:
+    return v.view(1, -1, *([1] * (x.dim() - 2)))
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and count over the rows of all processes, summed in the order of the ranks.
+
+        n = sum n_i,  mean = sum n_i mean_i / n,  var = sum (M2_i + n_i (mean_i - mean)^2) / n
+
+    A process without rows gives n_i = 0. One exchange of 2 C + 1 numbers.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    channels = x.shape[1]
+    rows = x.numel() // max(channels, 1)
+    if rows:
+        var, mean = torch.var_mean(x.to(wide), _axes(x), correction=0)
+    else:
+        var, mean = (torch.zeros(channels, dtype=wide, device=x.device) for _ in range(2))
+    mine = torch.cat([mean, var * rows, mean.new_full((1,), rows)])
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    table = torch.stack(parts)
+    means, squares, counts = table[:, :channels], table[:, channels:-1], table[:, -1:]
+    n = counts.sum()
+    mean = (counts * means).sum(0) / n
+    var = (squares + counts * (means - mean).square()).sum(0) / n
+    return mean, var, n
+
+
+class _Normalise(torch.autograd.Function):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, with the gradient through mean and var.
+
+    dx = weight / std * (dy - sum dy / n - xhat * sum(dy * xhat) / n), sums over all processes. The input is
+    saved, nothing else of its size.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clone()
-        dist.all_reduce(y)
-        return y
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, *rest: Any
+    ) -> Tensor:
+        n, eps = rest
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(var + eps), n)
+        ctx.has_bias = bias is not None
+        return torch.batch_norm(x, weight, bias, mean, var, False, 0.0, eps, torch.backends.cudnn.enabled)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        g = grads[0].clone()
-        dist.all_reduce(g)
-        return g
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight, mean, inverse, n = ctx.saved_tensors
+        dy = grads[0]
+        wide = mean.dtype
+        dyw, centred = dy.to(wide), x.to(wide) - _per_channel(mean, x)
+        axes = _axes(x)
+        total, along = dyw.sum(axes), (dyw * centred).sum(axes) * inverse
+        dx = None
+        if ctx.needs_input_grad[0]:
+            sums = torch.stack([total, along])
+            dist.all_reduce(sums)
+            scale = inverse if weight is None else inverse * weight.to(wide)
+            slope = -scale * inverse * sums[1] / n
+            offset = -scale * sums[0] / n
+            dx = _per_channel(scale, x) * dyw + _per_channel(slope, x) * centred + _per_channel(offset, x)
+            dx = dx.to(x.dtype)
+        dweight = along.to(weight.dtype) if weight is not None and ctx.needs_input_grad[1] else None
+        dbias = total.to(dy.dtype if weight is None else weight.dtype) if ctx.has_bias else None
+        return dx, dweight, dbias, None, None, None, None
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm over the rows of all processes; the same as one process with the whole batch.
 
-        mean = sum x / n,  var = sum x^2 / n - mean^2,  n = rows of all processes times space
+        mean = sum x / n,  var = sum (x - mean)^2 / n,  n = rows of all processes times space
 
     Falls back to ordinary BatchNorm in eval mode, or where no process group is running.
-    The sums are taken around the running mean, which keeps the difference of squares accurate.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -43,24 +97,11 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if not (self.training and shared):
             return super().forward(input)
-        axes = [0, *range(2, input.dim())]
-        view = [1, -1, *([1] * (input.dim() - 2))]
-        anchor = (
-            self.running_mean.detach() if self.running_mean is not None else input.new_zeros(input.shape[1])
-        )
-        x = input - anchor.to(input.dtype).view(view)
-        count = x.new_full((1,), x.numel() / x.shape[1])
-        sums = torch.cat([x.sum(axes), x.square().sum(axes), count])
-        sums = _AllReduceSum.apply(sums)
-        c = input.shape[1]
-        n = sums[-1].detach()
-        mean = sums[:c] / n  # type: ignore[index]
-        var = (sums[c : 2 * c] / n - mean.square()).clamp_min(0)  # type: ignore[index]
-        self._track(mean + anchor, var, n)
-        y = (x - mean.view(view)) * torch.rsqrt(var + self.eps).view(view)
-        if self.affine:
-            y = y * self.weight.view(view) + self.bias.view(view)
-        return y
+        self._check_input_dim(input)
+        with torch.no_grad():
+            mean, var, n = _statistics(input)
+            self._track(mean, var, n)
+        return _Normalise.apply(input, self.weight, self.bias, mean, var, n, self.eps)  # type: ignore[return-value]
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, n: Tensor) -> None:

@@ -81,6 +81,11 @@ class TrainConfig(_Section):
     )
     clip: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 is off")
     accumulate: int = Field(default=1, ge=1, description="batches per optimizer step")
+    parallel: Literal["ddp", "fsdp2"] = Field(default="ddp", description="of several processes")
+    checkpoint: Literal["none", "block", "time"] = Field(
+        default="none", description="what is computed again in the backward pass instead of kept"
+    )
+    chunk: int | None = Field(default=None, ge=1, description="steps of a chunk with checkpoint=time")
     precision: Literal["no", "bf16", "fp16"] = "no"
     patience: int = Field(
         default=0, ge=0, description="stop after so many epochs without a better validation accuracy"

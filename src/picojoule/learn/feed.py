@@ -52,6 +52,16 @@ class Feed:
             normalise=d.normalise,
         )
         split = data.train if d.limit is None else data.train.head(d.limit)
+        if d.batch % world:
+            near = max(world, round(d.batch / world) * world)
+            raise ConfigError(
+                f"data.batch={d.batch} is the batch of all {world} processes, a multiple of {world}; "
+                f"write data.batch={near}"
+            )
+        if len(split) < world:
+            raise ConfigError(
+                f"{len(split)} training samples cannot be divided over {world} processes; use fewer"
+            )
         self.loader = Loader(
             split, d.batch, train=True, seed=recipe.seed, transform=transform, rank=rank, world_size=world
         )
@@ -60,6 +70,11 @@ class Feed:
     def batches(self) -> int:
         """Batches an epoch."""
         return len(self.loader)
+
+    @property
+    def rows(self) -> int:
+        """Samples of a training batch, of all processes together."""
+        return min(self.loader.batch_size, len(self.loader.split))
 
     @property
     def position(self) -> int:

@@ -8,34 +8,34 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from picojoule.compress import progress_
 from picojoule.core.errors import CheckpointError, ConfigError, DataError, NonFiniteError
-from picojoule.learn.batchnorm import share_batchnorm_
+from picojoule.learn.anomaly import named_anomalies
 from picojoule.learn.checkpoint import (
     architecture,
     load_checkpoint,
-    load_weights,
     rng_state,
     save_checkpoint,
     set_rng_state,
     write_atomic,
 )
 from picojoule.learn.config import Recipe, differing
-from picojoule.learn.distributed import leave_group_at_exit
 from picojoule.learn.ema import EMA
 from picojoule.learn.feed import Feed
 from picojoule.learn.logs import RunLog
 from picojoule.learn.optim import cosine, make_optimizer
+from picojoule.learn.parallel import Workers, load_whole, whole_state
 from picojoule.learn.progress import Progress
+from picojoule.learn.recompute import checkpoint_
 from picojoule.learn.rules import RULES
+from picojoule.learn.saving import Checkpoints
 from picojoule.learn.setup import Task, prepare, restore_readouts, set_readouts
 
 
@@ -95,16 +95,9 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.quiet = recipe, Path(folder), quiet
         t = recipe.train
-        # Accelerate keeps one state a process; a second run in it may want another precision.
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            mixed_precision=t.precision,
-            gradient_accumulation_steps=t.accumulate,
-            cpu=not torch.cuda.is_available(),
-        )
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if world > 1:
-            leave_group_at_exit()
+        self.workers = Workers(t.parallel, t.precision, t.accumulate)
+        self.accelerator = self.workers.accelerator
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.workers)
         set_seed(recipe.seed)
         rule = RULES.get(t.rule)
         if t.loss.name == "tet" and getattr(rule, "stepwise", False):
@@ -112,55 +105,50 @@ class Trainer:
                 f"train.loss.name='tet' needs the logits of all steps at once, train.rule={t.rule!r} gives "
                 "one at a time; use the loss 'ce', or the rule 'bptt'"
             )
-        if world > 1 and t.rule != "bptt":
-            raise ConfigError(f"train.rule={t.rule!r} runs in one process; use 'bptt' with {world} processes")
+        if self.workers.sharded and t.checkpoint == "time":
+            raise ConfigError(
+                'train.checkpoint="time" runs the model several times a step, and train.parallel=fsdp2 would '
+                'collect its weights anew each time; use "block", or ddp'
+            )
         self._open_folder(resume)
         self.task = task or prepare(recipe)
-        self.raw = self.task.model
-        if t.channels_last and any(p.dim() == 4 for p in self.raw.parameters()):
-            self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if world > 1:
-            share_batchnorm_(self.raw)
+        self.feed = Feed(self.task.data, recipe, self.workers.rank, self.workers.world)
         self.criterion = self.task.criterion
+        checkpoint_(self.task.model, t.checkpoint, steps=t.chunk if t.checkpoint == "time" else None)
+        self.model = self.workers.wrap(self.task.model, channels_last=t.channels_last)
+        self.raw = self.workers.raw(self.model)
         optimizer = make_optimizer(self.raw, t.optimizer, t.lr, t.weight_decay, t.momentum)
-        self.model, self.optimizer = self.accelerator.prepare(self.raw, optimizer)
-        self.raw = self.accelerator.unwrap_model(self.model)
+        self.optimizer = self.workers.optimizer(optimizer)
         self.ema = EMA(self.raw, t.ema) if t.ema else None
-        self.feed = Feed(self.task.data, recipe, rank, world)
         self.updates_per_epoch = math.ceil(self.feed.batches / t.accumulate)
         self.total = max(1, self.updates_per_epoch * t.epochs)
         self.warmup = min(self.total - 1, round(t.warmup_epochs * self.updates_per_epoch))
         self.rule = rule()
         self.at = _Position()
         self.pending = 0
+        self.share = 1.0
         self._began = self._saved = time.monotonic()
-        if resume and self.last.exists():
+        if resume and self.checkpoints.found():
             self._restore()
 
     # -- folder ----------------------------------------------------------------------------------------
 
-    @property
-    def last(self) -> Path:
-        """The newest checkpoint."""
-        return self.folder / "checkpoints" / "last.safetensors"
-
     def _open_folder(self, resume: bool) -> None:
         config = self.folder / "config.yaml"
         mine = self.recipe.to_dict()
-        if config.exists() and (self.last.exists() or (self.folder / "result.json").exists()):
+        if config.exists() and (self.checkpoints.found() or (self.folder / "result.json").exists()):
             if not resume:
                 raise ConfigError(
                     f"{self.folder} already holds a run; resume it with --resume or choose another folder"
                 )
             theirs = yaml.safe_load(config.read_text())
-            skipped = {"notes": None, "name": None}
-            changed = differing({**theirs, **skipped}, {**mine, **skipped})
+            changed = differing(_binding(theirs), _binding(mine))
             if changed:
                 raise ConfigError(
                     f"{self.folder} was started with other settings ({'; '.join(changed)}); a resumed run "
                     "keeps its settings: start a new folder for new ones"
                 )
-        if self.accelerator.is_main_process:
+        if self.workers.main:
             try:
                 (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
                 write_atomic(config, yaml.safe_dump(mine, sort_keys=False).encode())
@@ -170,29 +158,23 @@ class Trainer:
     def _save(self) -> None:
         self.at.seconds += time.monotonic() - self._began
         self._began = self._saved = time.monotonic()
-        if not self.accelerator.is_main_process:
-            return
-        state = {
-            "model": self.raw.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
+        sums = self.workers.total(self.at.loss_sum, self.at.correct, self.at.seen)
+        position = asdict(self.at) | {"loss_sum": sums[0], "correct": int(sums[1]), "seen": int(sums[2])}
+        rest = {
             "ema_updates": self.ema.updates if self.ema else 0,
             "rng": rng_state(),
             "feed": self.feed.state_dict(),
-            "position": asdict(self.at),
+            "position": position,
             "architecture": architecture(self.raw),
         }
-        save_checkpoint(self.last, state)
+        self.checkpoints.save(self.raw, self.optimizer, self.ema, rest)
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.last)
-        load_weights(self.raw, state["model"], str(self.last))
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema:
-            self.ema.average = state["ema"]
-            self.ema.updates = state["ema_updates"]
+        state = self.checkpoints.load(self.raw, self.optimizer, self.ema)
         self.feed.load_state_dict(state["feed"])
         self.at = _Position(**state["position"])
+        if not self.workers.main:  # the sums of all processes so far are counted once
+            self.at.loss_sum, self.at.correct, self.at.seen = 0.0, 0, 0
         set_rng_state(state["rng"])
 
     # -- what a rule may call --------------------------------------------------------------------------
@@ -200,11 +182,13 @@ class Trainer:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`; a loss that is no number stops the run before the weights change."""
         if not torch.isfinite(loss):
-            raise NonFiniteError(
-                f"the loss is {loss.item()} at step {self.at.step} (epoch {self.at.epoch}); lower train.lr, "
-                "set train.clip=1, or run with train.detect_anomaly=true to name the layer"
+            hint = (
+                "every layer's output is finite, so the loss itself made it"
+                if self.recipe.train.detect_anomaly
+                else "lower train.lr, set train.clip=1, or name the layer with train.detect_anomaly=true"
             )
-        self.accelerator.backward(loss)
+            raise NonFiniteError(f"the loss is {loss.item()}; {hint}")
+        self.accelerator.backward(loss if self.share == 1 else loss * self.share)
 
     def step(self) -> None:
         """Update the weights once a group of `accumulate` batches is complete."""
@@ -214,8 +198,7 @@ class Trainer:
         factor = cosine(self.at.step, self.total, self.warmup, t.lr_floor)
         for group in self.optimizer.param_groups:
             group["lr"] = t.lr * factor
-        if t.clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), t.clip)
+        self.workers.finish_gradients(self.model, t.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.at.step += 1
@@ -227,15 +210,20 @@ class Trainer:
 
     def fit(self) -> Result:
         """Train to the end, evaluate on the test split once, and write `result.json`."""
-        main = self.accelerator.is_main_process
+        t, main = self.recipe.train, self.workers.main
         resumed = self.at.step if self.at.step or self.at.epoch else None
         log = RunLog(self.folder, resumed) if main else None
         progress_(self.raw, self.at.step, min(1.0, self.at.step / self.total))
         stopped = "finished"
         bar = Progress(self.recipe.name, self.total, self.at.step, enabled=main and not self.quiet)
+        watch = (
+            named_anomalies(self.raw, backward=t.precision != "fp16")  # scaled losses overflow on purpose
+            if t.detect_anomaly
+            else contextlib.nullcontext()
+        )
         try:
-            with bar, torch.autograd.set_detect_anomaly(self.recipe.train.detect_anomaly):
-                while self.at.epoch < self.recipe.train.epochs:
+            with bar, watch, self.workers.stop_signals() as self._signals:
+                while self.at.epoch < t.epochs:
                     stopped = self._epoch(log, bar)
                     if stopped:
                         break
@@ -244,15 +232,17 @@ class Trainer:
                         break
                 stopped = stopped or "finished"
         except KeyboardInterrupt:
-            self._save()
+            if self.workers.world == 1:  # several have saved together, in `_pause`
+                self._save()
             raise
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error} (step {self.at.step}, epoch {self.at.epoch})") from error
         finally:
             if log is not None:
                 log.close()
         return self._finish(stopped)
 
     def _epoch(self, log: RunLog | None, bar: Progress) -> str:
-        t = self.recipe.train
         self.model.train()
         modes = set_readouts(self.raw, "steps") if getattr(self.criterion, "needs_steps", False) else []
         try:
@@ -270,28 +260,38 @@ class Trainer:
                     )
                 if last:
                     break
-                if self._save_due():
-                    self._save()
-                if t.minutes and self._elapsed() > 60 * t.minutes:
-                    self._save()
+                if self._pause():
                     return "time limit"
         finally:
             restore_readouts(modes)
         self._close_epoch(log, bar)
-        return "time limit" if t.minutes and self._elapsed() > 60 * t.minutes else ""
+        return "time limit" if self.workers.any(self._late())[0] else ""
+
+    def _pause(self) -> bool:
+        """Save when it is due, all processes at the same step; True when the time is over.
+
+        Raises:
+            KeyboardInterrupt: a signal asked one of several processes to stop; the checkpoint is written.
+        """
+        due, late, told = self.workers.any(self._save_due(), self._late(), bool(self._signals))
+        if due or late or told:
+            self._save()
+        if told:
+            raise KeyboardInterrupt
+        return late
 
     def _batch(self, x: Tensor, y: Tensor, last: bool) -> None:
         self.at.batches += 1
-        device = self.accelerator.device
-        x, y = x.to(device), y.to(device)
+        x, y = x.to(self.workers.device), y.to(self.workers.device)
         if self.recipe.train.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         self.pending = (self.pending + 1) % self.recipe.train.accumulate
         sync = last or self.pending == 0
         self.pending = 0 if sync else self.pending
-        self.accelerator.gradient_state._set_sync_gradients(sync)
-        hold = contextlib.nullcontext() if sync else self.accelerator.no_sync(self.model)
-        with hold, self.accelerator.autocast():
+        # The mean over all rows is the mean of the processes' means, weighed by their rows.
+        self.share = len(x) * self.workers.world / self.feed.rows
+        self.workers.seed_batch(self.recipe.seed, self.at.epoch, self.feed.position)
+        with self.workers.batch(self.model, sync):
             loss, logits = self.rule(self, x, y)
         hard = y if y.dim() == 1 else y.argmax(1)
         self.at.loss_sum += float(loss) * len(x)
@@ -301,8 +301,7 @@ class Trainer:
     def _close_epoch(self, log: RunLog | None, bar: Progress) -> None:
         self.at.epoch += 1
         val = self.evaluate("val")
-        mine = torch.tensor([self.at.loss_sum, self.at.correct, self.at.seen], dtype=torch.float64)
-        loss, correct, seen = self.accelerator.reduce(mine.to(self.accelerator.device)).tolist()  # type: ignore[union-attr]
+        loss, correct, seen = self.workers.total(self.at.loss_sum, self.at.correct, self.at.seen)
         loss, train_accuracy = loss / max(1, seen), 100 * correct / max(1, seen)
         self.at.history.append(val)
         if val > self.at.best:
@@ -327,6 +326,10 @@ class Trainer:
     def _elapsed(self) -> float:
         return self.at.seconds + time.monotonic() - self._began
 
+    def _late(self) -> bool:
+        limit = self.recipe.train.minutes
+        return bool(limit) and self._elapsed() > 60 * limit
+
     def _save_due(self) -> bool:
         t = self.recipe.train
         by_steps = t.checkpoint_steps and self.at.step % t.checkpoint_steps == 0
@@ -342,29 +345,29 @@ class Trainer:
         """Accuracy in percent on "train", "val" or "test", with the averaged weights where there are any."""
         holder = self.ema.applied(self.raw) if self.ema else contextlib.nullcontext()
         self.raw.eval()
-        counts = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        with holder:
+        hits = count = 0
+        with holder, self.accelerator.autocast() if self.workers.sharded else contextlib.nullcontext():
             for x, y in self.feed.evaluation(split):
-                logits = self.raw(x.to(self.accelerator.device))
-                counts[0] += (logits.argmax(1).cpu() == y).sum().item()
-                counts[1] += len(y)
-        counts = self.accelerator.reduce(counts)  # type: ignore[assignment]
+                logits = self.raw(x.to(self.workers.device))
+                hits += int((logits.argmax(1).cpu() == y).sum())
+                count += len(y)
+        hits, count = self.workers.total(hits, count)
         self.raw.train()
-        if not counts[1]:
+        if not count:
             raise DataError(f"the split {split!r} is empty")
-        return float(100 * counts[0] / counts[1])
+        return 100 * hits / count
 
     def _write_weights(self, name: str) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        weights = self.ema.state_dict() if self.ema else self.raw.state_dict()
-        save_checkpoint(self.folder / name, {"model": weights, "architecture": architecture(self.raw)})
+        weights = whole_state((self.ema.state_dict() if self.ema else self.raw.state_dict()).items())
+        if self.workers.main:
+            save_checkpoint(self.folder / name, {"model": weights, "architecture": architecture(self.raw)})
+        self.workers.wait()  # the others may read it next
 
     def _finish(self, stopped: str) -> Result:
         best = self.folder / "best.safetensors"
         if self.recipe.train.patience and best.exists():
             weights = load_checkpoint(best)["model"]
-            load_weights(self.raw, weights, str(best))
+            load_whole(self.raw, weights, str(best))
             if self.ema:
                 self.ema.average = {k: v.clone() for k, v in self.raw.state_dict().items()}
         test = self.evaluate("test")
@@ -387,9 +390,16 @@ class Trainer:
             stopped=stopped,
             history=self.at.history,
         )
-        if self.accelerator.is_main_process:
+        if self.workers.main:
             write_atomic(self.folder / "result.json", json.dumps(asdict(result), indent=2).encode())
         return result
+
+
+def _binding(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a resumed run must share; names, and how the same numbers are computed, are not."""
+    free = ("parallel", "checkpoint", "chunk", "detect_anomaly")
+    train = {k: v for k, v in values.get("train", {}).items() if k not in free}
+    return {**values, "notes": None, "name": None, "train": train}
 
 
 def train(
