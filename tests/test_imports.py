@@ -29,6 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "export": ("graph", "deploy"),
     "measure": ("graph", "deploy"),
     "claims": ("learn", "measure"),
+    "lint": ("neurons",),
     "recipes": (),
     "cli": ("*",),
     "studio": ("*",),

@@ -1,4 +1,4 @@
-"""`pj doctor`: what this machine and installation offer, and the command for what is missing."""
+"""`pj doctor`: what this machine and installation offer; `pj doctor model.py:net`: traps in a network."""
 
 from __future__ import annotations
 
@@ -36,16 +36,74 @@ def register(app: typer.Typer) -> None:
     """Add the verb."""
 
     @app.command("doctor")
-    def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON document for programs.")) -> None:
-        """Show versions, extras, the native engine, data folders and what to install.
+    def doctor(
+        model: str = typer.Argument(None, help="A network to check, e.g. model.py:net; the file is run."),
+        shape: str = typer.Option(
+            None, "--input", help="Shape of one sample, e.g. 1,28,28: also run the network on random samples."
+        ),
+        as_json: bool = typer.Option(False, "--json", help="One JSON document for programs."),
+    ) -> None:
+        """Show versions, extras, the native engine, data folders and what to install; or check a network.
 
-        Examples: `pj doctor`, `pj doctor --json`.
+        Exit code 1 where the network has a finding of level error.
+
+        Examples: `pj doctor`, `pj doctor --json`, `pj doctor model.py:net --input 1,28,28`.
         """
+        if model is not None:
+            raise typer.Exit(_check(model, shape, as_json))
         found = report()
         if as_json:
             typer.echo(json.dumps(found))
         else:
             show(found)
+
+
+def _check(target: str, shape: str | None, as_json: bool) -> int:
+    """Lint a file, and the network it makes where one is named; 1 where there is an error."""
+    from picojoule.core.errors import ConfigError
+    from picojoule.lint import check_source
+    from picojoule.lint.loading import load_model, split_target
+
+    path, name = split_target(target)
+    if shape is not None and name is None:
+        raise ConfigError(f"--input runs a network; name it, e.g. {path}:net")
+    findings = check_source(path)
+    if name is not None:
+        from picojoule.lint.running import check_modules, check_run
+
+        net = load_model(path, name)
+        findings += check_modules(net)
+        if shape is not None:
+            findings += check_run(net, _numbers(shape))
+    if as_json:
+        typer.echo(json.dumps({"model": target, "findings": [f.to_dict() for f in findings]}))
+    else:
+        _show_findings(target, findings)
+    return int(any(f.level == "error" for f in findings))
+
+
+def _numbers(shape: str) -> tuple[int, ...]:
+    from picojoule.core.errors import ConfigError
+
+    words = shape.replace("x", ",").split(",")
+    if not all(w.strip().isdigit() and int(w) > 0 for w in words):
+        raise ConfigError(f"cannot read the shape {shape!r}; write the shape of one sample, e.g. 1,28,28")
+    return tuple(int(w) for w in words)
+
+
+def _show_findings(target: str, findings: list[Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    out = Console(soft_wrap=True)
+    colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
+    for f in findings:
+        head = Text.assemble(f"{f.where}: ", (f.level, colours[f.level]), f" [{f.rule}] {f.message}")
+        out.print(head, highlight=False)
+        out.print(Text(f"    {f.advice}"), highlight=False)
+    counts = {level: sum(f.level == level for f in findings) for level in colours}
+    told = ", ".join(f"{n} {level}{'s' if n != 1 else ''}" for level, n in counts.items() if n)
+    out.print(Text(f"{target}: {told or 'nothing found'}"), highlight=False)
 
 
 def report() -> dict[str, Any]:

@@ -29,17 +29,23 @@ def register(app: typer.Typer) -> None:
         anomaly: bool = typer.Option(
             False, "--detect-anomaly", help="Name the layer in which NaN or infinity is born; slow."
         ),
+        estimate: bool = typer.Option(
+            False, "--estimate", help="Only tell peak memory and time per epoch, from a few real steps."
+        ),
         quiet: bool = QUIET,
         as_json: bool = JSON,
     ) -> None:
         """Train a network from a recipe.
 
         Examples: `pj train digits_vgg`, `pj train fashion_vgg train.epochs=3 --out runs/short`,
-        `pj train digits_vgg --resume`.
+        `pj train digits_vgg --resume`, `pj train digits_vgg --estimate`.
         """
         from picojoule.learn import load_recipe
 
         given = [*(settings or []), *(["train.detect_anomaly=true"] if anomaly else [])]
+        if estimate:
+            _estimate(load_recipe(recipe, given), as_json)
+            return
         _run(load_recipe(recipe, given), out, resume, quiet or as_json, as_json)
 
     @app.command("compress")
@@ -60,6 +66,26 @@ def register(app: typer.Typer) -> None:
         """
         recipe = compressed_recipe(run, plan, settings or [])
         _run(recipe, out, resume, quiet or as_json, as_json)
+
+
+def _estimate(recipe: Any, as_json: bool) -> None:
+    """What the run will take; nothing is written."""
+    from rich.console import Console
+
+    from picojoule.learn.estimate import estimate
+
+    found = estimate(recipe)
+    if as_json:
+        times = {"epoch_seconds": found.epoch_seconds, "run_seconds": found.run_seconds}
+        typer.echo(json.dumps({"recipe": recipe.name, **asdict(found), **times}))
+        return
+    out = Console(soft_wrap=True)
+    gpu = f", {found.device_bytes / 2**20:,.0f} MiB on {found.device}" if found.device_bytes else ""
+    out.print(f"peak memory    {found.peak_bytes / 2**20:,.0f} MiB{gpu}")
+    step = f"{found.batches} batches of {1000 * found.step_seconds:,.1f} ms"
+    rest = f"validation {found.validation_seconds:,.1f} s, checkpoint {found.checkpoint_seconds:,.2f} s"
+    out.print(f"time per epoch {found.epoch_seconds:,.1f} s: {step}, {rest}")
+    out.print(f"the whole run  {found.run_seconds:,.0f} s for {found.epochs} epochs, {found.threads} threads")
 
 
 def compressed_recipe(run: Path, plan: str, settings: list[str]) -> Any:

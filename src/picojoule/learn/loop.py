@@ -182,12 +182,12 @@ class Trainer:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`; a loss that is no number stops the run before the weights change."""
         if not torch.isfinite(loss):
-            hint = (
-                "every layer's output is finite, so the loss itself made it"
-                if self.recipe.train.detect_anomaly
-                else "lower train.lr, set train.clip=1, or name the layer with train.detect_anomaly=true"
+            if self.recipe.train.detect_anomaly:
+                raise NonFiniteError(f"the loss is {loss.item()} though every layer's output is finite")
+            raise NonFiniteError(
+                f"the loss is {loss.item()} at step {self.at.step} (epoch {self.at.epoch}); lower train.lr, "
+                "set train.clip=1, or run with train.detect_anomaly=true to name the layer"
             )
-            raise NonFiniteError(f"the loss is {loss.item()}; {hint}")
         self.accelerator.backward(loss if self.share == 1 else loss * self.share)
 
     def step(self) -> None:
@@ -236,6 +236,8 @@ class Trainer:
                 self._save()
             raise
         except NonFiniteError as error:
+            if not t.detect_anomaly:
+                raise
             raise NonFiniteError(f"{error} (step {self.at.step}, epoch {self.at.epoch})") from error
         finally:
             if log is not None:

@@ -1,0 +1,53 @@
+"""`pj train --estimate`: structure here; `benchmarks/train/estimate.py` compares it with real epochs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from learn_helpers import digits_recipe
+
+from picojoule.cli.main import main
+from picojoule.core.errors import ConfigError
+from picojoule.learn.estimate import Estimate, estimate, measure, peak_bytes
+
+
+def test_command_tells_memory_and_time_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits_vgg", "model.T=1", "train.epochs=3", "--estimate", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recipe"] == "digits_vgg"
+    # a process that has loaded torch, and no more than the machine of the tests can have
+    assert 100 << 20 < found["peak_bytes"] < 16 << 30
+    parts = (
+        found["batches"] * found["step_seconds"] + found["validation_seconds"] + found["checkpoint_seconds"]
+    )
+    assert found["epoch_seconds"] == pytest.approx(parts)
+    whole = found["setup_seconds"] + 3 * found["epoch_seconds"] + found["test_seconds"]
+    assert found["run_seconds"] == pytest.approx(whole)
+    assert min(v for k, v in found.items() if k.endswith("seconds")) > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_measured_figures(tmp_path):
+    found = measure(digits_recipe(epochs=4), 9, tmp_path / "run")  # more steps than an epoch has batches
+    assert (found.batches, found.epochs, found.device_bytes) == (8, 4, 0)
+    assert found.peak_bytes <= peak_bytes()
+    assert isinstance(found, Estimate)
+
+
+def test_refusals_are_those_of_the_recipe(capsys):
+    with pytest.raises(ConfigError, match="steps=0"):
+        estimate(digits_recipe(), 0)
+    assert main(["train", "digits_vgg", "model.name=spiking_vg_digits", "--estimate"]) == 2
+    assert "did you mean 'spiking_vgg_digits'?" in capsys.readouterr().err
+
+
+def test_table_for_people(monkeypatch, capsys):
+    made = Estimate(3 << 20, 0, 1.0, 0.25, 2.0, 0.5, 3.0, 40, 10, 1000, 1, "cpu")
+    monkeypatch.setattr("picojoule.learn.estimate.estimate", lambda recipe: made)
+    assert main(["train", "digits_vgg", "--estimate"]) == 0
+    out = capsys.readouterr().out
+    assert "3 MiB" in out
+    assert "12.5 s: 40 batches of 250.0 ms" in out
+    assert "129 s for 10 epochs" in out
