@@ -5,8 +5,8 @@
 
 For every recipe, `rounds` times in turn: the estimate in its own process, then a real run of one epoch in
 another. Real time is that of the epoch (its batches, validation and checkpoint), without imports, set-up and
-the test split; real memory is the peak of the process at its end. `error` is estimate / real - 1; the medians of
-the rounds count. The goal is 20 %.
+the test split; real memory is the peak of the process at its end. `error` is estimate / real - 1; the medians
+of the rounds count. The goal is 20 %.
 """
 
 from __future__ import annotations
