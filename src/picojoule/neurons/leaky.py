@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -139,7 +140,7 @@ def leaky(
     if quant is not None:
         return leaky_reference(x, T, state, p, quant, want_h)
     v0 = None if state is None else start(x, T, state, p.v_init)
-    done = None if want_h else leaky_native.apply(x, T, v0, p, want_v)
+    done = None if want_h else _whole(x, T, v0, p, want_v)
     if done is not None:
         return Fired(done[0], None if done[1] is None else Membrane(done[1]), None)
     if not torch.is_grad_enabled():
@@ -150,6 +151,16 @@ def leaky(
         wants = (want_v, want_h)
         spikes, v, h = _Leaky.apply(x, v0, p.decay, p.gain, p.bias, T, p, wants)  # type: ignore[misc]
     return Fired(spikes, None if v is None else Membrane(v), h)
+
+
+def _whole(x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool) -> Any:
+    """Spikes and last membrane in one pass over memory, or None where neither way applies."""
+    if not x.is_cuda:
+        return leaky_native.apply(x, T, v0, p, want_v)
+    graph: Any = importlib.import_module(
+        "picojoule.neurons.leaky_graph"
+    )  # needs the compiler: seconds to load
+    return graph.apply(x, T, v0, p)
 
 
 class LeakyNeuron(Neuron):
