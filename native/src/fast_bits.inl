@@ -139,13 +139,14 @@ template <int Lists, bool Shared>
 void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
   const Epilogue& e = job.end;
   const int64_t blocks = blocks_of(job), vectors = blocks * e.width;
-  const PlaneNeuron neuron = plane_neuron_of(e.width);
+  const PlaneStep neuron = e.flips ? plane_step_of<true>(e.width) : plane_step_of<false>(e.width);
+  const int shift = job.weights.double_shift + e.gain_shift;  // of the sums, below the width
+  for (int64_t i = 0; i < blocks * 2 * kMaxPlanes; ++i) w.totals[i] = V{};
   Group<Lists, Shared> group{job, w, usual_chunks(job)};
   for (int64_t g = begin; g < end; ++g) {
     const int64_t p = g * Lists;
     group.look(p);
     std::memcpy(w.membranes, e.first ? e.state + g * vectors * 32 : e.init_planes, vectors * 32);
-    int planes[64];
     V lanes{};
     for (int64_t t = 0; t < job.steps; ++t) {
       const int64_t now = constants_at(e, t);
@@ -157,10 +158,10 @@ void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& 
         for (int i = 0; i < 4; ++i) lanes[i] = static_cast<uint64_t>(-(offset[i * Lists / 4] << e.gain_shift));
       }
       for (int64_t b = 0; b < blocks; ++b) {
-        V* sum = w.totals + b * kMaxPlanes;
-        if (fresh) planes[b] = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, sum);
-        const V fired = neuron(e, b, now, sum, planes[b], job.weights.double_shift + e.gain_shift, lanes,
-                               w.membranes + b * e.width);
+        V* sum = w.totals + (2 * b + 1) * kMaxPlanes;  // zeros below it
+        if (fresh)
+          for (int i = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, sum); i + shift < e.width; ++i) sum[i] = V{};
+        const V fired = neuron(e, b, now, sum - shift, lanes, w.membranes + b * e.width);
         put_words(e, t, p, group.live, Lists, b, fired);
       }
     }

@@ -147,7 +147,24 @@ V plane_neuron(const Epilogue& e, int64_t block, int64_t t, const V* sum, int pl
   return e.flips ? plane_step<W, true>(e, block, t, x, lanes, v) : plane_step<W, false>(e, block, t, x, lanes, v);
 }
 
+using PlaneStep = V (*)(const Epilogue&, int64_t, int64_t, const V*, V, V*);
 using PlaneNeuron = V (*)(const Epilogue&, int64_t, int64_t, const V*, int, int, V, V*);
+
+template <bool Flips>
+PlaneStep plane_step_of(int width) {
+  switch (width) {
+    case 8: return plane_step<8, Flips>;
+    case 10: return plane_step<10, Flips>;
+    case 12: return plane_step<12, Flips>;
+    case 14: return plane_step<14, Flips>;
+    case 16: return plane_step<16, Flips>;
+    case 18: return plane_step<18, Flips>;
+    case 20: return plane_step<20, Flips>;
+    case 24: return plane_step<24, Flips>;
+    case 32: return plane_step<32, Flips>;
+    default: return plane_step<48, Flips>;
+  }
+}
 
 PlaneNeuron plane_neuron_of(int width) {
   switch (width) {

@@ -1,0 +1,90 @@
+"""event_bits forced on every geometry, against the reference: shared windows, odd widths, all spikes at once.
+
+Neighbouring pixels share a window where the row divides by the pixels of a vector (two up to 128 outputs,
+four up to 64), the stride is 1 and the taps touch; the cases lie on both sides of each condition.
+"""
+
+import numpy as np
+import pytest
+from graph_builder import bits_for
+from random_graphs import Builder
+
+from picojoule.core import kinds
+from picojoule.core.errors import PackError
+from picojoule.core.kinds import Kind
+from picojoule.deploy.engine import ISAS, Engine
+from picojoule.graph import nodes as g
+from picojoule.graph import reference
+
+KINDS = (kinds.binary, kinds.ternary, kinds.integer(4))
+# input channels, outputs, (height, width), kernel, stride, dilation, left padding, weight codes
+CASES = (
+    (3, 64, (4, 8), 3, 1, 1, 1, "sign"),
+    (70, 33, (2, 4), 3, 1, 1, 1, "ternary"),
+    (8, 128, (3, 6), 3, 1, 1, 1, "sign"),
+    (65, 100, (2, 2), 2, 1, 1, 0, "2-bit"),
+    (5, 20, (5, 12), 5, 1, 1, 2, "3-bit"),
+    (4, 60, (4, 4), 3, 1, 1, 3, "sign"),
+    (9, 12, (4, 7), 3, 1, 1, 1, "sign"),
+    (9, 90, (5, 9), 3, 2, 1, 1, "2-bit"),
+    (6, 30, (6, 12), 3, 1, 2, 2, "sign"),
+    (130, 40, (3, 4), 1, 1, 1, 0, "3-bit"),
+    (20, 129, (4, 4), 3, 1, 1, 1, "sign"),
+    (12, 300, (2, 4), 3, 1, 1, 1, "ternary"),
+)
+CODES = {"sign": (-1, 1), "ternary": (-1, 0, 1), "2-bit": (-2, -1, 0, 1), "3-bit": tuple(range(-4, 4))}
+
+
+def graph_of(case: tuple, kind: Kind, seed: int) -> tuple[g.Graph, str, str]:
+    """Input, convolution, neuron, output; names of the middle two."""
+    into, out, (height, width), k, stride, dilation, before, codes = case
+    b = Builder(np.random.default_rng(seed), 1 + seed % 3)
+    x = b.add(g.Input, (), kind, (into, height, width), b.T)
+    span = dilation * (k - 1)
+    after = max(0, width * stride - stride + 1 - width + span - before)  # the row keeps its width
+    pad, size = (before, after), [(n + before + after - span - 1) // stride + 1 for n in (height, width)]
+    weight = b.rng.choice(CODES[codes], (out, into, k, k))
+    bias = b.rng.integers(-9, 10, out)
+    top = int(np.abs(weight).reshape(out, -1).sum(1).max()) * max(-kind.low, kind.high) + 9
+    y = b.add(
+        g.Conv, (x,), kinds.fixed(bits_for(-top, top), 0), (out, *size), b.T, weight=b.const(weight, np.int8),
+        stride=(stride, stride), dilation=(dilation, dilation), padding=(pad, pad),
+        bias=b.const(bias) if b.chance(0.5) else None, coding=g.Coding("int", 4),
+    )  # fmt: skip
+    z = b.neuron(y)
+    b.output(z, "out")
+    return b.graph(), y, z
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_every_geometry(case: int, kind: Kind) -> None:
+    graph, conv, neuron = graph_of(CASES[case], kind, case)
+    entry = graph.inputs[0]
+    rng = np.random.default_rng(case)
+    for rate in (0.0, 0.15, 1.0):
+        shape = (2, entry.edge.steps, *entry.edge.shape)
+        x = np.where(rng.random(shape) < rate, rng.integers(kind.low, kind.high + 1, shape), 0).astype(
+            np.int8
+        )
+        wanted = reference.run(graph, {entry.name: x})["out"].numpy()
+        for isa in ISAS[1:]:
+            fused = set(Engine(graph, isa=isa).kernels(neuron)) & {"rows", "planes", "scalar"}
+            for kernel in fused:
+                for threads in (1, 3):
+                    kernels = {conv: "event_bits", neuron: kernel}
+                    found = Engine(graph, isa=isa, kernels=kernels, threads=threads)(x)["out"]
+                    np.testing.assert_array_equal(found, wanted, err_msg=f"{isa} {kernel} {rate} {threads}")
+
+
+def test_groups_are_refused() -> None:
+    b = Builder(np.random.default_rng(0), 2)
+    x = b.add(g.Input, (), kinds.binary, (8, 4, 4), 2)
+    weight = b.const(b.rng.choice([-1, 1], (8, 1, 3, 3)), np.int8)
+    y = b.add(
+        g.Conv, (x,), kinds.fixed(6, 0), (8, 4, 4), 2, weight=weight, groups=8, padding=((1, 1), (1, 1)),
+        coding=g.Coding("sign", 1),
+    )  # fmt: skip
+    b.output(b.neuron(y), "out")
+    with pytest.raises(PackError, match=f"{y}.*event_bits.*groups"):
+        Engine(b.graph(), kernels={y: "event_bits"})
