@@ -1,6 +1,6 @@
 """How far the event-driven bit-sliced kernel is from what the processor's instructions allow.
 
-    python benchmarks/engine/bounds.py --out benchmarks/engine/bounds.json
+    python benchmarks/engine/bounds.py
 
 About a minute. `loops` are the inner loops by themselves (hot_loops.cpp, made of the engine's own pieces):
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -39,13 +40,20 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from first_kernels import LAYERS, T, layer, ort_layer, wall  # noqa: E402
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import annet  # noqa: E402
+import peers  # noqa: E402
+from clock import interleave, wall  # noqa: E402
 from machine import describe  # noqa: E402
+from shapes import Cell, Shape, one_layer  # noqa: E402
 
 # Models that llvm-mca has for each instruction set; the measured processor may be a newer one of the family.
 MODELS = {"avx2": ("znver3", "skylake"), "avx512": ("znver4", "znver3", "icelake-server")}
 PER_TURN = {"count": 32, "list": 16, "neuron": 1}  # rows, entries, steps of 256 neurons
 RATES = (0.02, 0.05, 0.10, 0.20, 0.40)
+LAYERS = (Shape("conv", 128, 128, 16), Shape("conv", 256, 256, 8), Shape("linear", 1024, 256, 64))
+OUT = HERE.parent / "results" / "engine_bounds.json"
 
 
 def flags(isa: str) -> list[str]:
@@ -97,60 +105,67 @@ def measured(program: Path, rate: float) -> list[dict[str, float]]:
     return rows
 
 
-def additions(x: np.ndarray, channels: int) -> int:
-    """Row additions that 3x3 windows of spikes [T, C, H, W] ask for; pixels of a vector share a window."""
-    lists = 1 if channels > 128 else 2 if channels > 64 else 4
+def additions(x: np.ndarray, shape: Shape) -> int:
+    """Row additions of spikes [T, C, H, W] in 3x3 windows or [T, N, C]; pixels may share a window."""
+    if shape.kind == "linear":
+        return int(x.sum())
+    lists = pixels_together(shape)
     events = np.pad(x.sum(1), ((0, 0), (1, 1), (1, 1))).astype(int)
     rows = events[:, :-2] + events[:, 1:-1] + events[:, 2:]
-    total = 0
-    for left in range(0, x.shape[3], lists):
-        total += int(rows[:, :, left : left + lists + 2].sum())
-    return total
+    return sum(int(rows[:, :, left : left + lists + 2].sum()) for left in range(0, shape.side, lists))
 
 
-def one_layer(
-    channels: int, side: int, rate: float, isa: str, rounds: int, loop: dict[str, Any]
-) -> dict[str, Any]:
-    """Time of a layer in the engine against the bound of its instructions."""
+def pixels_together(shape: Shape) -> int:
+    """Pixels of one vector of 256 output bits."""
+    return 1 if shape.out > 128 else 2 if shape.out > 64 else 4
+
+
+def measure(shape: Shape, isa: str, loop: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """Times of a layer in the engine at all rates, interleaved, against the bounds of its instructions."""
     from picojoule.deploy.engine import Engine
 
-    engine = Engine(layer(channels, side, 2), isa=isa, kernels={"conv": "event_bits"})
-    x = (np.random.default_rng(1).random((1, T, channels, side, side)) < rate).astype(np.uint8)
-    ort = ort_layer(channels, side, 1) if rate == 0.1 else None
-    times, peers = [], []
-    for _ in range(rounds):
-        engine.profile(x)
-        times.append(
-            sum(row["seconds"] for row in engine.profile(x) if row["node"] == "lif" and "+" in row["what"])
-        )
-        if ort is not None:
-            ort()
-            peers.append(wall(ort)())
-    rows = additions(x[0], channels)
-    lists = 1 if channels > 128 else 2 if channels > 64 else 4
-    steps = T * side * side // lists * ((channels + 255) // 256)
-    result: dict[str, Any] = {
-        "layer": f"conv {channels}->{channels} 3x3 at {side}x{side}", "isa": isa, "rate": rate,
-        "row_additions": rows, "ms": min(times) * 1e3, "ns_per_addition": min(times) * 1e9 / rows,
-    }  # fmt: skip
-    model = next(iter(loop["bounds"]), None)
-    if model is not None:
-        bound = loop["bounds"][model]
-        cycles = rows * (bound["count"] + bound["list"]) + steps * bound["neuron"]
-        result["bound_ms"] = cycles / loop["ghz"] / 1e6
-        result["distance"] = result["ms"] / result["bound_ms"]
-    if peers:
-        result["ort_step_ms"] = min(peers) * 1e3
-        result["ratio"] = min(peers) / min(times)
-        if model is not None:
-            result["ratio_at_bound"] = min(peers) * 1e3 / result["bound_ms"]
-    return result
+    model, x = annet.onnx_bytes([shape], 1, True)
+    samplers = {"peer": wall(peers.onnxruntime_call(model, x, 1), 3)}
+    nets = {rate: one_layer(shape, Cell(rate=rate)) for rate in RATES}
+    for rate, net in nets.items():
+        layer = [node.name for node in net.nodes if type(node).__name__ in ("Conv", "Linear")]
+        engine = Engine(net.graph(), isa=isa, kernels=dict.fromkeys(layer, "event_bits"))
+
+        def kernel(engine: Engine = engine, x: np.ndarray = net.x) -> float:
+            spent = [
+                sum(row["seconds"] for row in engine.profile(x) if row["what"].startswith("event_bits"))
+                for _ in range(4)
+            ]
+            return sum(spent[1:]) / 3
+
+        samplers[str(rate)] = kernel
+    times = interleave(samplers, rounds)
+    found = []
+    for rate, net in nets.items():
+        rows, spent = additions(net.x[0], shape), times[str(rate)]
+        steps = net.x.shape[1] * int(np.prod(shape.row_out)) // shape.out // pixels_together(shape)
+        result: dict[str, Any] = {
+            "layer": shape.text, "isa": isa, "rate": rate, "row_additions": rows, "neuron_steps": steps,
+            "ms": spent, "ns_per_addition": spent["min"] * 1e6 / rows, "ort_step_ms": times["peer"],
+            "ratio": times["peer"]["median"] / spent["median"],
+        }  # fmt: skip
+        for model_name, bound in list(loop["bounds"].items())[:1]:
+            cycles = rows * (bound["count"] + bound["list"]) + steps * bound["neuron"]
+            result["model"] = model_name
+            result["bound_ms"] = cycles / loop["ghz"] / 1e6
+            result["distance"] = spent["min"] / result["bound_ms"]
+            result["ratio_at_bound"] = times["peer"]["min"] / result["bound_ms"]
+        found.append(result)
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, help="write JSON here")
-    parser.add_argument("--rounds", type=int, default=200)
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--rounds", type=int, default=60)
     arguments = parser.parse_args()
     from picojoule.deploy.engine import ISAS
 
@@ -158,22 +173,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for isa in (name for name in MODELS if name in ISAS):
             assembly, program = compile_loops(isa, Path(folder))
-            loop: dict[str, Any] = {"bounds": bounds(assembly, isa), "rates": {}}
-            for rate in (0.1, 0.3):
-                loop["rates"][str(rate)] = measured(program, rate)
+            loop: dict[str, Any] = {"bounds": bounds(assembly, isa)}
+            loop["rates"] = {str(rate): measured(program, rate) for rate in (0.1, 0.3)}
             loop["ghz"] = max(row["ghz"] for rows in loop["rates"].values() for row in rows)
             report["loops"][isa] = loop
             print(isa, json.dumps(loop))
-            for channels, side in LAYERS:
-                for rate in RATES:
-                    row = one_layer(channels, side, rate, isa, arguments.rounds, loop)
+            for shape in LAYERS:
+                for row in measure(shape, isa, loop, arguments.rounds):
                     report["layers"].append(row)
                     print(
                         {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()},
                         flush=True,
                     )
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
