@@ -10,18 +10,22 @@ namespace {
 
 // Nanoseconds on the machines they were fitted on; only their ratios matter.
 struct Prices {
-  double event;      // an event of one pixel: its place in the list
-  double event_row;  // and its row, a vector of 256 outputs
-  double fixed_row;  // a row of static counting, a vector of 256 pixels
-  double window;     // a tap of the list of one pixel's window
-  double turn;       // turning 64 channels of one pixel, in or out
+  double shared, alone;  // an event of one pixel: its place in a list that neighbours share, or have alone
+  double event_row;      // and its row, a vector of 256 outputs
+  double fixed_row;      // a row of static counting, a vector of 256 pixels
+  double turn;           // turning 64 channels of one pixel, in or out
+  double gather;         // static counts of one pixel into its part of a vector
+  double window;         // a tap of the list of one pixel's window
 };
 
 Prices prices(Isa isa) {
-  if (isa == Isa::avx512) return {0.25, 0.38, 0.75, 5, 2};
-  if (isa == Isa::avx2) return {0.25, 0.4, 0.85, 5, 2};
-  return {0.5, 1.9, 2.4, 5, 5};
+  if (isa == Isa::avx512) return {0.05, 0.2, 0.48, 0.65, 2.2, 12, 2};
+  if (isa == Isa::avx2) return {0.2, 0.3, 0.45, 0.85, 2.2, 12, 2};
+  return {0.3, 0.5, 1.2, 2.2, 5, 12, 2};
 }
+
+// A boundary is drawn where static counting wins clearly: an estimate that errs costs less on this side.
+constexpr double kCaution = 1.1;
 
 int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -34,12 +38,14 @@ double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFa
   const int64_t steps = std::max<int64_t>(1, node.steps), pixels = w.out_pixels();
   const double lists = w.channels_out > 128 ? 1 : w.channels_out > 64 ? 2 : 4;
   const double outputs = static_cast<double>(w.channels_out);
-  const double event = k * spikes * (cost.event + cost.event_row * weight_planes * static_cast<double>(blocks(w.channels_out, 256)) / lists);
+  const bool shared = lists > 1 && w.kernel[2] > 1 && w.stride[2] == 1 && w.dilation[2] == 1;
+  const double event = k * spikes * ((shared ? cost.shared : cost.alone) + cost.event_row * weight_planes * static_cast<double>(blocks(w.channels_out, 256)) / lists);
   const double vectors = static_cast<double>(blocks(steps * pixels, 256)) / static_cast<double>(steps * pixels);
   const double rows = facts.density * k * spikes * outputs * vectors * cost.fixed_row;
   const double count_planes = std::log2(k + 1) + weight_planes + spikes - 2;
   const double turned = static_cast<double>(w.taps() * blocks(w.channels_in, 64)) * spikes + count_planes * static_cast<double>(blocks(w.channels_out, 64));
-  return std::max(0.0, rows + cost.turn * turned * 256 * vectors - cost.window * static_cast<double>(w.taps())) / event;
+  const double fixed = rows + cost.turn * turned * 256 * vectors + cost.gather * lists;
+  return std::max(0.0, kCaution * fixed - cost.window * static_cast<double>(w.taps())) / event;
 }
 
 }  // namespace picojoule

@@ -1,5 +1,5 @@
 #pragma once
-// What kernels cost, by counts of their vector operations; fitted to measurements (benchmarks/engine/rates.py).
+// What kernels cost, by counts of their vector operations; fitted to measurements.
 
 #include "fast_synapse.h"
 

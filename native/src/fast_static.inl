@@ -258,26 +258,24 @@ void static_group_levels(const FastJob& job, const StaticWork& w, int64_t begin,
   }
 }
 
-void static_pixel_rows(const FastJob& job, const StaticWork& w, int64_t begin, int64_t p) {
+void static_group_rows(const FastJob& job, const StaticWork& w, int64_t begin, int64_t p) {
   const Work& c = w.common;
-  start_rows(job.end, p, c.v, job.shape.padded);
+  const int lists = job.weights.lists;
+  const int64_t live = least(lists, job.shape.pixels_out - p), padded = job.shape.padded, apart = lists > 1 ? 256 / lists : padded;
+  for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, c.v + l * padded, padded);
   for (int64_t t = 0; t < job.steps; ++t) {
     const int64_t lane = (job.in_row_bytes ? t * job.fixed.chunk : 0) + p - begin;
     if (t == 0 || job.in_row_bytes)
-      for (int64_t b = 0; b * 256 < job.shape.padded; ++b) {
+      for (int64_t b = 0; b < blocks_of(job); ++b) {
         V sum[kMaxPlanes];
-        for (int i = 0; i < job.fixed.planes; ++i) {
-          uint64_t words[4] = {};
-          const uint64_t* from = w.words + (lane * job.fixed.planes + i) * w.out_words + b * 4;
-          for (int64_t k = 0; k < least(4, w.out_words - b * 4); ++k) words[k] = from[k];
-          sum[i] = load(words);
-        }
-        const int64_t offset = w.offsets[lane];
-        spread(sum, job.fixed.planes, job.weights.double_shift, &offset, 1, c.sums + b * 256);
+        for (int i = 0; i < job.fixed.planes; ++i) sum[i] = static_vector(job, w, lane, live, b, i);
+        int64_t offset[4] = {};
+        for (int64_t l = 0; l < live; ++l) offset[l] = w.offsets[lane + l];
+        spread(sum, job.fixed.planes, job.weights.double_shift, offset, lists, c.sums + b * 256);
       }
-    finish_rows(job, t, p, c.sums, c.v, c.spikes);
+    for (int64_t l = 0; l < live; ++l) finish_rows(job, t, p + l, c.sums + l * apart, c.v + l * padded, c.spikes);
   }
-  end_rows(job.end, p, c.v, job.shape.padded);
+  for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, c.v + l * padded, padded);
 }
 
 // Pieces [begin, end) of `chunk` pixels.
@@ -295,7 +293,7 @@ void static_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work
     else if (job.end.finish == Finish::levels)
       for (int64_t p = first; p < until; p += job.weights.lists) static_group_levels(job, w, first, p);
     else
-      for (int64_t p = first; p < until; ++p) static_pixel_rows(job, w, first, p);
+      for (int64_t p = first; p < until; p += job.weights.lists) static_group_rows(job, w, first, p);
   }
 }
 

@@ -107,7 +107,7 @@ def test_a_stream_may_change_kernels_between_chunks() -> None:
 
 
 def test_the_stored_rate_chooses() -> None:
-    graph = layer(0, 4, kinds.binary, 64, 64, 32, 1, same=True)
+    graph = layer(0, 4, kinds.binary, 256, 256, 8, 1, same=True)
     for rate, kernel in ((0.01, "event_bits"), (0.99, "static_bits")):
         engine = Engine(graph, rates={"input0": [rate]})
         row = next(r for r in engine.info()["nodes"] if r["name"] == "conv1")
