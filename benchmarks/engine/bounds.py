@@ -6,8 +6,8 @@ About a minute. `loops` are the inner loops by themselves (hot_loops.cpp, made o
 
 * `bounds`: cycles of one row addition, list entry and neuron step of 256 channels that llvm-mca computes
   from the instructions (dispatch width and execution ports; every load hits the first cache level), by
-  processor model. A processor newer than llvm-mca's models is given the nearest: Zen 4 runs 256-bit
-  operations on Zen 3's ports.
+  processor model. Where llvm-mca does not know Zen 4, the bound of AVX-512
+  is Ice Lake's.
 * `*_ns`, `*_cycles`: what they take, the least of many, and the clock that a chain of additions shows at
   the same moment. Where another thread shares the core (two virtual processors often do), throughput falls
   by up to half while the clock does not change: believe these figures on a quiet machine only.
@@ -49,7 +49,7 @@ from machine import describe  # noqa: E402
 from shapes import Cell, Shape, one_layer  # noqa: E402
 
 # Models that llvm-mca has for each instruction set; the measured processor may be a newer one of the family.
-MODELS = {"avx2": ("znver3", "skylake"), "avx512": ("znver4", "znver3", "icelake-server")}
+MODELS = {"avx2": ("znver3", "skylake"), "avx512": ("znver4", "icelake-server")}
 PER_TURN = {"count": 32, "list": 16, "neuron": 1}  # rows, entries, steps of 256 neurons
 RATES = (0.02, 0.05, 0.10, 0.20, 0.40)
 LAYERS = (Shape("conv", 128, 128, 16), Shape("conv", 256, 256, 8), Shape("linear", 1024, 256, 64))
