@@ -239,3 +239,16 @@ def test_compress_errors(plan: str, told: str, run: Path, tmp_path: Path, capsys
 def test_compress_needs_a_finished_run(tmp_path: Path, capsys) -> None:
     assert main(["compress", str(tmp_path / "nothing"), "w1"]) == 2
     assert "pj train RECIPE --out" in capsys.readouterr().err
+
+
+def test_training_keeps_freed_memory_and_the_library_alone_does_not(run: Path, monkeypatch, capsys) -> None:
+    from picojoule.core import tune
+    from picojoule.learn import Trainer, load_recipe
+
+    asked: list[int] = []
+    monkeypatch.setattr(tune, "_keep", lambda size: asked.append(size) or True)
+    Trainer(load_recipe("digits_vgg", TINY), run, resume=True, quiet=True)
+    assert asked == []
+    assert main(["train", "digits_vgg", *TINY, "--out", str(run), "--resume", "--json"]) == 0
+    assert asked == [tune.KEEP_BYTES]
+    capsys.readouterr()

@@ -12,6 +12,7 @@ import hashlib
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -78,7 +79,9 @@ class Workers:
         if channels_last and not self.sharded and any(p.dim() == 4 for p in model.parameters()):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not self.sharded:
-            return self.accelerator.prepare_model(model)
+            with warnings.catch_warnings():  # torch has no other word yet for leaving buffers alone
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                return self.accelerator.prepare_model(model)
         self._shard(model)
         return model
 

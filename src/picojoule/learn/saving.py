@@ -8,6 +8,7 @@ on any number of processes, sharded or not.
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,9 @@ class Checkpoints:
                 kind, _, name = key.partition("/")
                 like = params[int(name.partition("/")[0])] if kind == "optimizer" else now.get(name)
                 tensors[key] = _empty(about, like)
-            dcp.load(tensors, checkpoint_id=path, no_dist=self.workers.world == 1)
+            with warnings.catch_warnings():  # one process alone is meant
+                warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+                dcp.load(tensors, checkpoint_id=path, no_dist=self.workers.world == 1)
         except (OSError, RuntimeError, EOFError, IndexError) as error:
             raise CheckpointError(
                 f"{path} is damaged or belongs to another network ({error}); remove it and start anew"
