@@ -29,15 +29,22 @@ inline V fma(V a, V b, V c) {
 #endif
 }
 
-inline float sum(V v) {
+// The sums of four vectors.
+inline void four_sums(V a, V b, V c, V d, float* out) {
+#if PJ_BYTES >= 32
 #if PJ_BYTES == 64
-  return _mm512_reduce_add_ps((__m512)v);
+  const auto half = [](V v) {
+    const __m512 w = (__m512)v;
+    return _mm256_add_ps(_mm512_castps512_ps256(w), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(w), 1)));
+  };
 #else
-  float s[kLanes];
-  store(s, v);
-  for (int64_t half = kLanes / 2; half; half /= 2)
-    for (int64_t i = 0; i < half; ++i) s[i] += s[i + half];
-  return s[0];
+  const auto half = [](V v) { return (__m256)v; };
+#endif
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(half(a), half(b)), _mm256_hadd_ps(half(c), half(d)));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+#else
+  const V all[] = {a, b, c, d};
+  for (int k = 0; k < 4; ++k) out[k] = (all[k][0] + all[k][1]) + (all[k][2] + all[k][3]);
 #endif
 }
 
@@ -287,11 +294,11 @@ void dots_of(const TapBlock& taps, const uint32_t* at, int64_t n, const float* g
           }
         }
       }
-    for (int64_t k = 0; k < some; ++k) {
-      V all = sums[k][0];
-      if constexpr (vectors > 1) all += sums[k][1];
-      out[i + k] += sum(all);
-    }
+    if constexpr (vectors > 1)
+      for (int k = 0; k < kTogether; ++k) sums[k][0] += sums[k][1];
+    float all[kTogether];
+    four_sums(sums[0][0], sums[1][0], sums[2][0], sums[3][0], all);
+    for (int64_t k = 0; k < some; ++k) out[i + k] += all[k];
   }
 }
 

@@ -276,6 +276,11 @@ def test_other_inputs_are_left_to_torch(shape: tuple[int, ...]) -> None:
         conv(x, w[:, :3], b, geo, ALWAYS)
 
 
-def test_limits_of_one_tap_differ() -> None:
-    assert event_conv.limits_for((1, 1), EventLimits()) != event_conv.limits_for((3, 3), EventLimits())
-    assert event_conv.limits_for((3, 3), EventLimits(weight=0.0))[1] == 0.0
+def test_limits_by_kernel_and_stride() -> None:
+    def found(kernel: int, stride: int, **given: float) -> tuple[float, ...]:
+        return event_conv.limits_for((kernel, kernel), (stride, stride), EventLimits(**given))
+
+    assert all(a < b for a, b in zip(found(1, 1), found(3, 1)))
+    assert found(3, 2)[:2] == found(3, 1)[:2]
+    assert found(3, 2)[2] == found(1, 1)[2]
+    assert found(3, 1, weight=0.0)[1] == 0.0

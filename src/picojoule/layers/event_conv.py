@@ -37,19 +37,22 @@ class EventLimits:
     input: float | None = None
 
 
-# Densities at which both ways take the same time, one thread, channels last; measured with torch 2.13 (oneDNN
-# with AVX-512) on an AMD EPYC of Zen 4, layers of 64..512 channels (benchmarks/train/event_limits.py).
-SEVERAL_TAPS = EventLimits(0.40, 0.60, 0.25)
-ONE_TAP = EventLimits(0.25, 0.40, 0.10)
+# A little below the densities at which both ways take the same time: one thread, channels last, torch 2.13
+# (oneDNN with AVX-512), AMD EPYC of Zen 4, layers of 64..512 channels (benchmarks/train/event_limits.py).
+# 3x3 kernels break even at 0.43, 0.68..1.0 and 0.30..0.33, 1x1 at 0.36..0.5, 0.40..0.58 and 0.10..0.12,
+# 3x3 with stride 2 at 0.44, 0.64 and 0.14.
+SEVERAL_TAPS = EventLimits(0.40, 0.64, 0.28)
+ONE_TAP = EventLimits(0.35, 0.40, 0.10)
 LEAST_CHANNELS = 8  # of a group's outputs: rows of weights shorter than this leave vectors empty
 
 
-def limits_for(kernel: tuple[int, int], given: EventLimits) -> tuple[float, float, float]:
-    """The three limits of a kernel size."""
-    base = SEVERAL_TAPS if kernel[0] * kernel[1] > 1 else ONE_TAP
-    pairs = ((given.forward, base.forward), (given.weight, base.weight), (given.input, base.input))
-    forward, weight, inputs = (float(b if a is None else a) for a, b in pairs)  # type: ignore[arg-type]
-    return forward, weight, inputs
+def limits_for(kernel: tuple[int, int], stride: tuple[int, int], given: EventLimits) -> tuple[float, ...]:
+    """The three limits of a kernel and its stride: forward, weight, input."""
+    taps = kernel[0] * kernel[1]
+    base = SEVERAL_TAPS if taps > 1 else ONE_TAP
+    inputs = SEVERAL_TAPS if taps > 4 * stride[0] * stride[1] else ONE_TAP  # taps that reach one input
+    pairs = ((given.forward, base.forward), (given.weight, base.weight), (given.input, inputs.input))
+    return tuple(float(b if a is None else a) for a, b in pairs)  # type: ignore[arg-type]
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -91,7 +94,8 @@ def _weight(w: Tensor) -> tuple[int, int, int, int, int]:
 # -- the three sums --------------------------------------------------------------------------------------
 
 
-def _forward(bits: Bits, w: Tensor, bias: Tensor | None, geo: Geometry) -> Tensor:
+def forward(bits: Bits, w: Tensor, bias: Tensor | None, geo: Geometry) -> Tensor:
+    """y [N, O, OH, OW], channels last, from spikes."""
     shape = _shape(bits.shape, w, geo)
     y = torch.empty((shape[0], shape[6], shape[4], shape[5]), memory_format=CL)
     b = None if bias is None else bias.contiguous()
@@ -109,7 +113,8 @@ def weight_gradient(bits: Bits, w: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     return dw
 
 
-def _input_gradient(shape: tuple[int, ...], opened: Tensor, w: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+def input_gradient(shape: tuple[int, ...], opened: Tensor, w: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    """dx of `shape` where the bits `opened` are set, zero elsewhere; g and dx are channels last."""
     dx = torch.empty(shape, memory_format=CL)
     native.event_input_gradient(
         _shape(shape, w, geo),
@@ -143,7 +148,7 @@ class _EventConv(torch.autograd.Function):
         bias: Tensor | None,
         bits: Bits,
         geo: Geometry,
-        limits: tuple[float, float, float],
+        limits: tuple[float, ...],
         window: Window | None,
     ) -> Tensor:
         ctx.save_for_backward(bits.data, w, None if window is None else window.bits)
@@ -163,7 +168,7 @@ class _EventConv(torch.autograd.Function):
         if wants_w and bits.rate <= weight_limit:
             dw, wants_w = weight_gradient(bits, w, g, ctx.geo), False
         if wants_x and opened is not None and ctx.open_rate <= input_limit:
-            dx, wants_x = _input_gradient(bits.shape, opened, w, g, ctx.geo), False
+            dx, wants_x = input_gradient(bits.shape, opened, w, g, ctx.geo), False
         x = bits.unpack() if wants_w else torch.empty(bits.shape, memory_format=CL) if wants_x else g
         dense_x, dense_w = dense_gradients(x, w, g, ctx.geo, (wants_x, wants_w))
         db = g.sum((0, 2, 3)) if wants_b else None
@@ -179,11 +184,11 @@ def _with_data(rest: tuple[Any, ...], data: Tensor) -> Bits:
 
 
 def _value(
-    x: Tensor, w: Tensor, bias: Tensor | None, bits: Bits, geo: Geometry, limits: tuple[float, float, float]
+    x: Tensor, w: Tensor, bias: Tensor | None, bits: Bits, geo: Geometry, limits: tuple[float, ...]
 ) -> Tensor:
     if bits.rate > limits[0]:
         return F.conv2d(x, w, bias, geo.stride, geo.padding, geo.dilation, geo.groups)
-    y = _forward(bits, w, bias, geo)
+    y = forward(bits, w, bias, geo)
     # torch answers channels last where the input or the weight is
     return y if is_channels_last(x) or is_channels_last(w) else y.contiguous()
 
@@ -223,7 +228,7 @@ def event_conv(
     bits = pack(x.detach())
     if bits is None:
         return F.conv2d(*ordinary)
-    all_limits = limits_for((w.shape[2], w.shape[3]), limits)
+    all_limits = limits_for((w.shape[2], w.shape[3]), geo.stride, limits)
     if not torch.is_grad_enabled():
         return _value(x, w, bias, bits, geo, all_limits)
     return _EventConv.apply(x, w, bias, bits, geo, all_limits, window)  # type: ignore[no-any-return]

@@ -84,7 +84,7 @@ def event_backward_op(
     if ec.usable(x, w, None) and ec.usable(g, w, None) and x.numel():
         g = g.contiguous(memory_format=CL)
         bits = pack(x)
-        most = ec.limits_for((w.shape[2], w.shape[3]), _limits(limits))[1]
+        most = ec.limits_for((w.shape[2], w.shape[3]), geo.stride, _limits(limits))[1]
         fits = ec.fits(x, w, geo)
         if bits is not None and fits and bits.rate <= most:
             dw = ec.weight_gradient(bits, w, g, geo)
