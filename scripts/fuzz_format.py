@@ -230,6 +230,20 @@ def small(graph: Any) -> bool:
     return work <= WORK
 
 
+def tiny_inputs(graph: Any) -> dict[str, np.ndarray]:
+    """One sample that the inputs of a graph accept."""
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for node in graph.inputs:
+        shape = (1, *((node.edge.steps,) if node.edge.steps else ()), *node.edge.shape)
+        if node.table is not None:
+            inputs[node.name] = rng.integers(0, 256, shape).astype(np.uint8)
+        else:
+            high = node.edge.kind.high if node.edge.kind.is_spikes else 9
+            inputs[node.name] = rng.integers(0, min(high, 100) + 1, shape).astype(np.float32)
+    return inputs
+
+
 def run_case(raw: bytes) -> str:
     """Load and run one mutant; the outcome in a word. Only clean errors are caught."""
     from picojoule.core.errors import FormatError, PackError
@@ -247,16 +261,7 @@ def run_case(raw: bytes) -> str:
         return "refused by the engine"
     if not small(graph):
         return "loaded, too large to run"
-    rng = np.random.default_rng(0)
-    inputs = {}
-    for node in graph.inputs:
-        shape = (1, *((node.edge.steps,) if node.edge.steps else ()), *node.edge.shape)
-        if node.table is not None:
-            inputs[node.name] = rng.integers(0, 256, shape).astype(np.uint8)
-        else:
-            high = node.edge.kind.high if node.edge.kind.is_spikes else 9
-            inputs[node.name] = rng.integers(0, min(high, 100) + 1, shape).astype(np.float32)
-    model(inputs)
+    model(tiny_inputs(graph))
     return "ran"
 
 

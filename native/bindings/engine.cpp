@@ -42,8 +42,8 @@ Tensor tensor_of(const Array& a) {
   t.dtype = dtype_of(a);
   if (t.dtype == Dtype::f32 || t.dtype == Dtype::f64) throw Error("constants of the engine are integers");
   for (size_t i = 0; i < a.ndim(); ++i) t.shape.push_back(static_cast<int64_t>(a.shape(i)));
-  const auto* from = static_cast<const std::byte*>(a.data());
-  t.data.assign(from, from + a.nbytes());
+  // Shared, not copied: Python gives arrays that nobody writes to.
+  t.data = TensorBytes::view(a.data(), a.nbytes(), std::make_shared<Array>(a));
   return t;
 }
 

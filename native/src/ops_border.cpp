@@ -54,7 +54,7 @@ class InputOp : public Op {
       wrong |= (x < low_) | (x > high_);
       to[i] = static_cast<To>(x);
     }
-    if (wrong) throw Error("input '" + name_ + "' holds values that its kind of spikes does not allow");
+    if (wrong) throw KindError("input '" + name_ + "' holds values that its kind of spikes does not allow");
   }
   // Without branches and calls, so that it vectorises: clamped first, which makes the cast defined; a NaN
   // becomes the lowest value.
@@ -78,7 +78,7 @@ class InputOp : public Op {
         for (int64_t i = 0; i < count; ++i) bad |= std::fabs(x[i]) <= std::numeric_limits<From>::max() ? 0 : 1;
       for (int64_t i = 0; i < count; ++i) to[begin + i] = static_cast<To>(part[i]);
     }
-    if (bad) throw Error("input '" + name_ + "' holds NaN or infinity");
+    if (bad) throw NonFiniteError("input '" + name_ + "' holds NaN or infinity");
   }
   template <class From, class To>
   void quantise(const From* from, To* to, int64_t n) const {
@@ -86,9 +86,9 @@ class InputOp : public Op {
     const double low = static_cast<double>(low_), high = static_cast<double>(high_);
     for (int64_t i = 0; i < n; ++i) {
       const double given = static_cast<double>(from[i]), x = std::floor(given * scale_ + 0.5);
-      if (!std::isfinite(given)) throw Error("input '" + name_ + "' holds NaN or infinity");
+      if (!std::isfinite(given)) throw NonFiniteError("input '" + name_ + "' holds NaN or infinity");
       if (spikes_ && (given != x || x < low || x > high))
-        throw Error("input '" + name_ + "' holds " + std::to_string(given) + ", which its kind of spikes does not allow");
+        throw KindError("input '" + name_ + "' holds " + std::to_string(given) + ", which its kind of spikes does not allow");
       to[i] = static_cast<To>(x <= low ? low_ : x >= high ? high_ : static_cast<int64_t>(x));
     }
   }

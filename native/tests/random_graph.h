@@ -58,7 +58,7 @@ inline void damage(NodeDef& n, Dice& dice) {
       break;
     case 5:
       for (auto& [key, tensor] : n.tensors)
-        if (!tensor.data.empty() && dice.chance(60)) tensor.data[dice.in(0, tensor.data.size() - 1)] = std::byte(dice.in(0, 255));
+        if (!tensor.data.empty() && dice.chance(60)) tensor.data.own()[dice.in(0, tensor.data.size() - 1)] = std::byte(dice.in(0, 255));
       break;
     default:
       if (!n.tensors.empty()) n.tensors.erase(n.tensors.begin());

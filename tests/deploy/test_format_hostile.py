@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import c_library
 import golden_graphs
 
 from picojoule.core.errors import FormatError
@@ -52,6 +53,19 @@ def node(tree: dict[str, Any], name: str) -> dict[str, Any]:
 def refuse(raw: bytes, match: str) -> None:
     with pytest.raises(FormatError, match=match):
         loads(raw)
+    refused_in_c(raw)
+
+
+def refused_in_c(raw: bytes) -> None:
+    """The reader of libpicojoule refuses the same file, with a stable number and a field."""
+    with pytest.raises(c_library.Refused, match=r"field|tensor|node|constant") as caught:
+        c_library.CModel(raw)
+    assert caught.value.status in (c_library.FORMAT, c_library.VERSION)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _library() -> None:
+    c_library.library()
 
 
 @pytest.mark.parametrize("name", sorted(RAW))
@@ -60,6 +74,7 @@ def test_truncated_anywhere(name: str) -> None:
     for size in (*range(64), *range(64, len(raw), 7), len(raw) - 1):
         with pytest.raises(FormatError, match=r"field|tensor"):
             loads(raw[:size])
+        refused_in_c(raw[:size])
 
 
 def test_trailing_bytes() -> None:
@@ -426,6 +441,32 @@ def test_codebook_that_expands_too_far() -> None:
     row["coding"].update(bits=1)
     tensors["graph"] = np.frombuffer(json.dumps(tree).encode(), np.uint8)
     refuse(container.join(tensors), "codebook.*64 times")
+
+
+def test_constants_of_no_axes_and_windows_without_end() -> None:
+    """Files that once ended in an IndexError and an OverflowError."""
+    tensors = {k: v.copy() for k, v in container.split(RAW["codebook"]).items()}
+    tree = json.loads(tensors["graph"].tobytes())
+    tree["codes"].pop("book", None)
+    tensors["const.book"] = np.array(5, np.int8)
+    tensors["graph"] = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+    refuse(container.join(tensors), "codebook")
+    side = 2**31 - 1
+    window = {"mode": "sum", "kernel": [side + 1] * 2, "stride": [1, 1], "padding": [[side, side]] * 2}
+    refuse(edited(put("pool", **window)), "shape|pool")
+
+
+def test_names_in_any_script() -> None:
+    assert loads(edited(lambda t: _rename(t, "größe λ")))[0]["größe λ"].name
+    for bad in ("a\u2028b", "\u202eabc", "a\ufeff", "\ud800", "\x7f"):
+        refuse(edited(lambda t, bad=bad: json.dumps(_rename(t, bad)).encode()), "printable")
+
+
+def _rename(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    node(tree, "pool")["name"] = name
+    for row in tree["nodes"]:
+        row["inputs"] = [name if x == "pool" else x for x in row["inputs"]]
+    return tree
 
 
 def test_read_names_the_file(tmp_path: Path) -> None:

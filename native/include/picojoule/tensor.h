@@ -1,9 +1,11 @@
 #pragma once
 // Kinds, element types and constants: the vocabulary of the engine. Mirrors picojoule.core.kinds.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -17,6 +19,15 @@ using Ints = std::vector<int64_t>;
 // Every refusal of the engine; Python sees a ValueError.
 struct Error : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
+};
+
+// An input holds what its kind does not allow; Python sees a KindError.
+struct KindError : Error {
+  using Error::Error;
+};
+// An input holds NaN or infinity.
+struct NonFiniteError : Error {
+  using Error::Error;
 };
 
 enum class Dtype : uint8_t { i8, i16, i32, i64, u8, f32, f64 };
@@ -51,11 +62,40 @@ inline int64_t product(const Shape& shape) {
 
 std::string to_string(const Shape& shape);
 
+// Bytes of a constant that nobody changes any more: its own, or a view of memory that an owner keeps alive
+// (a mapped file, an array). Copies share them.
+class TensorBytes {
+ public:
+  TensorBytes() = default;
+  explicit TensorBytes(size_t size) : own_(new std::byte[size]), owner_(own_), data_(own_.get()), size_(size) {}
+  static TensorBytes view(const void* data, size_t size, std::shared_ptr<const void> owner) {
+    TensorBytes made;
+    made.owner_ = std::move(owner);
+    made.data_ = static_cast<const std::byte*>(data);
+    made.size_ = size;
+    return made;
+  }
+  void assign(const std::byte* begin, const std::byte* end) {
+    *this = TensorBytes(static_cast<size_t>(end - begin));
+    std::copy(begin, end, own_.get());
+  }
+  const std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  std::byte* own() { return own_.get(); }  // to fill; null for a view
+
+ private:
+  std::shared_ptr<std::byte[]> own_;
+  std::shared_ptr<const void> owner_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
 // A constant of the graph: integers of any width, C order.
 struct Tensor {
   Dtype dtype = Dtype::i64;
   Shape shape;
-  std::vector<std::byte> data;
+  TensorBytes data;
 
   int64_t size() const { return product(shape); }
   Ints values() const;

@@ -351,6 +351,8 @@ def _tensors(graph: g.Graph, node: g.Node) -> dict[str, Array]:
                     f"node {node.name!r}: constant {key!r} must hold integers, it is {array.dtype}"
                 )
             array = array.astype(np.int64)
+        if array.flags.writeable:  # the native side keeps what it is given
+            array = array.copy()
         out[name] = np.ascontiguousarray(array).reshape(array.shape)
     return out
 

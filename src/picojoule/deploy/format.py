@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -39,6 +40,12 @@ DTYPES = {
 }
 _NAMES = {dtype.str: name for name, dtype in DTYPES.items()}
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Characters that control, break or hide text; the same list is in native/src/file_json.cpp. Not
+# str.isprintable, which changes with Python's version of Unicode.
+_HIDDEN = re.compile(
+    "[\\0-\\x1f\\x7f-\\xa0\\xad\\u061c\\u1680\\u180e\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ud800-\\uf8ff"
+    "\\ufeff\\ufff0-\\ufffb\\ufffe\\uffff\\U000e0000-\\U000e00ff\\U000e01f0-\\U0010ffff]"
+)
 _CLOSE = bytes.maketrans(b"[]", b"{}")
 
 
@@ -50,6 +57,15 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     end: int
+
+
+def printable(text: str) -> bool:
+    """Whether no character of a name controls, breaks or hides text.
+
+    >>> printable("größe 2"), printable("a\\nb")
+    (True, False)
+    """
+    return _HIDDEN.search(text) is None
 
 
 def parse_json(raw: bytes, field: str) -> Any:
@@ -149,7 +165,7 @@ def _check_metadata(found: Any) -> None:
 
 
 def _entry(name: str, row: Any) -> Entry:
-    if not name or len(name) > 512 or not name.isprintable():
+    if not name or len(name) > 512 or not printable(name):
         raise FormatError(f"tensor {name[:40]!r}: names are 1 to 512 printable characters")
     if not isinstance(row, dict) or set(row) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor {name!r}: needs exactly the fields dtype, shape, data_offsets")
@@ -168,7 +184,7 @@ def _entry(name: str, row: Any) -> Entry:
     return Entry(name, row["dtype"], tuple(row["shape"]), *row["data_offsets"])
 
 
-def split(raw: bytes) -> dict[str, Array]:
+def split(raw: bytes | mmap.mmap) -> dict[str, Array]:
     """Tensors of a whole file as read-only views of its bytes.
 
     Raises:

@@ -18,7 +18,8 @@ from picojoule.core.errors import (
     ShapeError,
     suggest,
 )
-from picojoule.deploy.read import read
+from picojoule.deploy.mapped import Mapped
+from picojoule.deploy.read import read, read_mapped
 from picojoule.deploy.sizes import payload_bytes
 from picojoule.graph import nodes as n
 
@@ -36,13 +37,30 @@ class Model:
         engine: executes the graph: `engine(inputs) -> {key: int64}` with `stream()` and `info()`.
         source: where it came from, for people.
         tune_note: what became of the table of measured kernels beside the file; empty without one.
+        mapped: the file whose pages hold constants of the graph, if any.
     """
 
     def __init__(
-        self, graph: n.Graph, card: dict[str, Any], *, engine: Any, source: str = "", tune_note: str = ""
+        self,
+        graph: n.Graph,
+        card: dict[str, Any],
+        *,
+        engine: Any,
+        source: str = "",
+        tune_note: str = "",
+        mapped: Mapped | None = None,
     ) -> None:
         self.graph, self.card, self.engine, self.source = graph, card, engine, source
-        self.tune_note = tune_note
+        self.tune_note, self._mapped = tune_note, mapped
+
+    def _check(self) -> None:
+        """Before constants of the graph are read again."""
+        if self._mapped is not None:
+            self._mapped.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._check()
+        return self.__dict__ | {"_mapped": None}
 
     def __call__(self, x: Data) -> Array | dict[str, Array]:
         """Outputs in real units, integer * 2^-frac.
@@ -78,10 +96,12 @@ class Model:
         Raises:
             CausalityError: a node looks at future steps.
         """
+        self._check()
         return ModelStream(self.graph, self.engine.stream())
 
     def info(self) -> dict[str, Any]:
         """Inputs, outputs, T, sizes, the card and what the engine says about itself."""
+        self._check()
         return {
             "source": self.source,
             "inputs": describe_edges(self.graph.inputs),
@@ -123,6 +143,7 @@ def load(
     kernels: Mapping[str, str] | None = None,
     mode: str = "auto",
     tuned: bool = True,
+    mmap: bool = True,
 ) -> Model:
     """Load a packed model from a file, or one that is shipped by its name.
 
@@ -134,12 +155,15 @@ def load(
         mode: how threads share the work, "auto", "throughput" (whole samples) or "latency" (rows of one).
         tuned: apply the table that `pj bench --tune` stored beside the file; one that is damaged, or of
             another file or machine, is ignored with a warning.
+        mmap: map the file, so that processes share what they hold of it; calls never read it again. A file
+            that is changed in place meanwhile is noticed by name when a stream is opened or the model is
+            pickled. False copies it.
     Raises:
         ConfigError: neither a file nor a shipped name; the nearest name is suggested.
         FormatError: the file is malformed; the field is named.
     """
     path = locate(source)
-    graph, card = read(path)
+    graph, card, mapped = read_mapped(path) if mmap else (*read(path), None)
     try:
         from picojoule.deploy.engine import ISAS, Engine
         from picojoule.deploy.tune import read_table
@@ -155,7 +179,7 @@ def load(
     engine = Engine(
         graph, threads=threads, isa=isa, kernels=kernels, rates=card.get("rates"), tuned=table, mode=mode
     )
-    return Model(graph, card, engine=engine, source=str(path), tune_note=note)
+    return Model(graph, card, engine=engine, source=str(path), tune_note=note, mapped=mapped)
 
 
 def shipped() -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from picojoule.core.errors import CaptureError, FormatError, PackError
 from picojoule.deploy import bits as codec
 from picojoule.deploy import format as container
 from picojoule.deploy.constants import scopes, stored
+from picojoule.deploy.mapped import Mapped
 from picojoule.deploy.schema import MAX_NODES, read_node
 from picojoule.deploy.write import check_card, check_rates
 from picojoule.graph import nodes as n
@@ -33,22 +35,44 @@ def read(path: str | os.PathLike[str]) -> tuple[n.Graph, dict[str, Any]]:
         FormatError: the file is malformed; the message names the field.
         OSError: the file cannot be opened.
     """
-    with open(path, "rb") as handle:
-        found = os.fstat(handle.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{os.fspath(path)!r} is not a regular file")
-        if found.st_size > container.MAX_FILE:
-            raise FormatError(
-                f"{os.fspath(path)!r} has {found.st_size} bytes, at most {container.MAX_FILE} are read"
-            )
-        raw = handle.read(found.st_size)
+    with _opened(path) as handle:
+        raw = handle.read(os.fstat(handle.fileno()).st_size)
+    return _named(path, raw)
+
+
+def read_mapped(path: str | os.PathLike[str]) -> tuple[n.Graph, dict[str, Any], Mapped | None]:
+    """The same from a mapping of the file: constants that it holds as the graph needs them (everything but
+    packed bits below eight) are views of its pages. The mapping is None for a file without bytes.
+
+    Raises:
+        FormatError, OSError: as `read`.
+    """
+    with _opened(path) as handle:
+        if not os.fstat(handle.fileno()).st_size:
+            return (*_named(path, b""), None)
+        mapped = Mapped(handle)
+    return (*_named(path, mapped.raw), mapped)
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    handle = open(path, "rb")  # noqa: SIM115 - the callers close it
+    found = os.fstat(handle.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_size <= container.MAX_FILE:
+        return handle
+    handle.close()
+    if not stat.S_ISREG(found.st_mode):
+        raise FormatError(f"{os.fspath(path)!r} is not a regular file")
+    raise FormatError(f"{os.fspath(path)!r} has {found.st_size} bytes, at most {container.MAX_FILE} are read")
+
+
+def _named(path: str | os.PathLike[str], raw: bytes | mmap.mmap) -> tuple[n.Graph, dict[str, Any]]:
     try:
         return loads(raw)
     except FormatError as wrong:
         raise FormatError(f"{os.fspath(path)}: {wrong}") from None
 
 
-def loads(raw: bytes) -> tuple[n.Graph, dict[str, Any]]:
+def loads(raw: bytes | mmap.mmap) -> tuple[n.Graph, dict[str, Any]]:
     """The snapped graph and the card in the bytes of a packed file.
 
     Raises:
@@ -117,6 +141,7 @@ def _constants(tensors: dict[str, Array], codes: Any, size: int) -> dict[str, Ar
             raise FormatError(f"tensor 'const.{name}': bytes without an entry in 'graph.codes'")
         if array.dtype.kind == "f":
             out[name] = array.astype(np.float64)
+        out[name].flags.writeable = False  # the engine and other readers of the graph share them
     return out
 
 
@@ -181,7 +206,8 @@ def _limit(graph: n.Graph, size: int) -> None:
             coding = getattr(node, "coding", None)
             if coding is not None and coding.codebook is not None:
                 book = scope.tensors[coding.codebook]
-                words += scope.tensors[node.weight].size * book.size // max(1, book.shape[0]) * book.itemsize  # type: ignore[attr-defined]
+                indices, first = scope.tensors[node.weight].size, book.shape[0] if book.ndim else 1  # type: ignore[attr-defined]
+                words += indices * book.size // max(1, first) * book.itemsize
     if rows > ROWS * size + ROWS_FREE:
         raise FormatError(
             f"field 'graph.nodes.shape': one sample takes {rows} elements, a file of {size} bytes may ask "

@@ -8,6 +8,7 @@ from typing import Any
 
 from picojoule.core import kinds
 from picojoule.core.errors import FormatError, KindError, PackError, suggest
+from picojoule.deploy.format import printable
 from picojoule.graph import nodes as n
 from picojoule.graph.shapes import RULES
 
@@ -21,7 +22,7 @@ _COMMON = {"type", "name", "inputs", "kind", "shape", "steps", "module"}
 
 
 def _text(value: Any) -> str:
-    if type(value) is not str or len(value) > MAX_TEXT or not value.isprintable():
+    if type(value) is not str or len(value) > MAX_TEXT or not printable(value):
         raise ValueError(f"must be at most {MAX_TEXT} printable characters, got {str(value)[:40]!r}")
     return value
 

@@ -211,6 +211,8 @@ def _pool(graph: n.Graph, node: n.Pool, xs: Sequence[Interval], edges: Sequence[
         return Interval(low, high)
     if any(map(any, node.padding)):
         low, high = np.minimum(low, 0), np.maximum(high, 0)
+    if math.prod(node.kernel) >= MAX_VALUE:
+        raise TooWide
     count = np.full((1,) * x.low.ndim, math.prod(node.kernel), np.int64)
     return Interval(times(low, count), times(high, count))
 

@@ -360,6 +360,8 @@ def _concat(graph: n.Graph, node: n.Concat, inputs: Sequence[n.Edge]) -> n.Edge:
 def _upsample(graph: n.Graph, node: n.Upsample, inputs: Sequence[n.Edge]) -> n.Edge:
     row = inputs[0].shape
     _list(node, "factors", node.factors, max(1, len(row) - 1), 1, 4096)
+    if not row:
+        fail(node, "inputs", "rows need a channel axis")
     space = (size * factor for size, factor in zip(row[1:], node.factors))
     return n.Edge(node.edge.kind, (row[0], *space), inputs[0].steps)
 
