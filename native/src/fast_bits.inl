@@ -70,21 +70,26 @@ struct Group {
   }
 };
 
-// Planes of one block to integers: sums[lane] = (count << double_shift) - offset.
+// Planes of one block to integers, eight planes a byte: sums[lane] = (count << double_shift) - offset.
 void spread(const V* planes, int n, int shift, const int64_t* offset, int lists, int32_t* sums) {
   const int64_t lanes = 256 / lists;
-  for (int l = 0; l < lists; ++l)
-    for (int64_t c = 0; c < lanes; ++c) sums[l * lanes + c] = -static_cast<int32_t>(offset[l]);
-  const V32 ladder = {1, 2, 4, 8, 16, 32, 64, 128};
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(planes);
-  for (int group = 0; group < 32; ++group) {
-    V32 sum;
-    std::memcpy(&sum, sums + group * 8, 32);
-    for (int i = 0; i < n; ++i) {
-      const V32 hit = (bytes[i * 32 + group] & ladder) != 0;
-      sum -= hit << (i + shift);  // hit is -1 where set
+  for (int low = 0; low == 0 || low < n; low += 8) {
+    uint8_t bytes[256];
+    for (int group = 0; group < 8; ++group) {
+      V8 count{};
+      for (int i = static_cast<int>(least(n, low + 8)); i-- > low;) {
+        uint32_t bits;
+        std::memcpy(&bits, reinterpret_cast<const std::byte*>(planes + i) + 4 * group, 4);
+        count = count + count - bytes_of_bits(bits);
+      }
+      std::memcpy(bytes + 32 * group, &count, 32);
     }
-    std::memcpy(sums + group * 8, &sum, 32);
+    for (int l = 0; l < lists; ++l) {
+      const uint8_t* from = bytes + l * lanes;
+      int32_t* to = sums + l * lanes;
+      const int32_t first = -static_cast<int32_t>(offset[l]);
+      for (int64_t c = 0; c < lanes; ++c) to[c] = (low ? to[c] : first) + (static_cast<int32_t>(from[c]) << (shift + low));
+    }
   }
 }
 
@@ -106,8 +111,7 @@ void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w)
           spread(w.totals, planes, job.weights.double_shift, offset, Lists, w.sums + b * 256);
         }
       }
-      for (int64_t l = 0; l < live; ++l)
-        finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * padded, w.spikes);
+      finish_group(job, t, p, static_cast<int>(live), w, lane);
     }
     for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, w.v + l * padded, padded);
   }

@@ -46,7 +46,7 @@ void pixels_of_bytes(const FastJob& job, int64_t p, const Work& w) {
       for (; c + 8 < job.shape.out_channels; c += 16) multiply_bytes<M, 2>(job, window, c, w.sums);
       if (c < job.shape.out_channels) multiply_bytes<M, 1>(job, window, c, w.sums);
     }
-    for (int m = 0; m < M; ++m) finish_rows(job, t, p + m, w.sums + m * padded, w.v + m * padded, w.spikes);
+    finish_group(job, t, p, M, w, padded);
   }
   for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
 }

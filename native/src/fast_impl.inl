@@ -72,6 +72,27 @@ void put_raw(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64
   put<int64_t>(e, t, p, sums, channels);
 }
 
+// Four neighbouring pixels at once: `lane` sums apart in, side by side out.
+template <class E>
+void put_four(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64_t lane, int64_t channels) {
+  E* to = reinterpret_cast<E*>(e.out + t * e.out_row_bytes) + p;
+  for (int64_t c = 0; c < channels; ++c, ++sums, to += e.channel_stride) {
+    const int32_t bias = e.bias[c];
+    const E four[4] = {static_cast<E>(sums[0] + bias), static_cast<E>(sums[lane] + bias),
+                       static_cast<E>(sums[2 * lane] + bias), static_cast<E>(sums[3 * lane] + bias)};
+    std::memcpy(to, four, sizeof(four));
+  }
+}
+
+void put_raw_group(const Epilogue& e, int64_t t, int64_t p, int live, const int32_t* sums, int64_t lane, int64_t channels) {
+  if (live == 4 && e.pixel_stride == 1) {
+    if (e.element == 1) return put_four<int8_t>(e, t, p, sums, lane, channels);
+    if (e.element == 2) return put_four<int16_t>(e, t, p, sums, lane, channels);
+    if (e.element == 4) return put_four<int32_t>(e, t, p, sums, lane, channels);
+  }
+  for (int l = 0; l < live; ++l) put_raw(e, t, p + l, sums + l * lane, channels);
+}
+
 // Spike counts of one pixel as bit-planes, 64 channels a word.
 void put_spikes(const Epilogue& e, int64_t t, int64_t p, const int32_t* spikes) {
   for (int64_t w = 0; w < e.out_words; ++w) {
@@ -167,6 +188,13 @@ void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, 
   put_spikes(job.end, t, p, spikes);
 }
 
+// Sums of `live` pixels, `lane` apart; their membranes are `padded` apart.
+void finish_group(const FastJob& job, int64_t t, int64_t p, int live, const Work& w, int64_t lane) {
+  if (job.end.finish == Finish::raw) return put_raw_group(job.end, t, p, live, w.sums, lane, job.shape.out_channels);
+  for (int l = 0; l < live; ++l)
+    finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * job.shape.padded, w.spikes);
+}
+
 // -- rows of int8 --------------------------------------------------------------------------------------
 
 // sums[0..32) of one block of channels over the lists of all planes, most significant first.
@@ -208,29 +236,38 @@ void add_rows(const FastJob& job, const Work& w, const int64_t* lengths, int64_t
 }
 
 template <class A>
-void sum_rows(const FastJob& job, const Work& w, const int64_t* lengths) {
+void sum_rows(const FastJob& job, const Work& w, const int64_t* lengths, int32_t* sums) {
   int64_t c = 0;
-  for (; c + 64 <= job.shape.padded; c += 64) add_rows<A, 4>(job, w, lengths, c, w.sums + c);
-  for (; c < job.shape.padded; c += 32) add_rows<A, 2>(job, w, lengths, c, w.sums + c);
+  for (; c + 64 <= job.shape.padded; c += 64) add_rows<A, 4>(job, w, lengths, c, sums + c);
+  for (; c < job.shape.padded; c += 32) add_rows<A, 2>(job, w, lengths, c, sums + c);
 }
 
+template <int M>
+void pixels_of_rows(const FastJob& job, int64_t p, int64_t chunks, const Work& w) {
+  const int64_t padded = job.shape.padded;
+  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
+  int64_t slices = 0;
+  for (int64_t t = 0; t < job.steps; ++t) {
+    for (int m = 0; m < M && (t == 0 || job.in_row_bytes); ++m) {
+      if (M > 1 || t == 0) slices = window_slices(job, p + m, w.slices);
+      int64_t lengths[64];
+      for (int q = 0; q < job.in_planes; ++q) lengths[q] = window_list(job, t, q, w.slices, slices, chunks, 0, w.lists + q * w.capacity);
+      if (job.weights.wide) sum_rows<int32_t>(job, w, lengths, w.sums + m * padded);
+      else sum_rows<int16_t>(job, w, lengths, w.sums + m * padded);
+    }
+    finish_group(job, t, p, M, w, padded);
+  }
+  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
+}
+
+// Sums that leave as they are leave four pixels at a time; neurons keep one pixel's lists.
 void event_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const Work w = cut(job, work, nullptr);
   const int64_t chunks = usual_chunks(job);
-  for (int64_t p = begin; p < end; ++p) {
-    start_rows(job.end, p, w.v, job.shape.padded);
-    const int64_t slices = window_slices(job, p, w.slices);
-    for (int64_t t = 0; t < job.steps; ++t) {
-      if (t == 0 || job.in_row_bytes) {
-        int64_t lengths[64];
-        for (int q = 0; q < job.in_planes; ++q) lengths[q] = window_list(job, t, q, w.slices, slices, chunks, 0, w.lists + q * w.capacity);
-        if (job.weights.wide) sum_rows<int32_t>(job, w, lengths);
-        else sum_rows<int16_t>(job, w, lengths);
-      }
-      finish_rows(job, t, p, w.sums, w.v, w.spikes);
-    }
-    end_rows(job.end, p, w.v, job.shape.padded);
-  }
+  int64_t p = begin;
+  if (job.end.finish == Finish::raw)
+    for (; p + kTogether <= end; p += kTogether) pixels_of_rows<kTogether>(job, p, chunks, w);
+  for (; p < end; ++p) pixels_of_rows<1>(job, p, chunks, w);
 }
 
 // -- dense inputs --------------------------------------------------------------------------------------

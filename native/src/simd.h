@@ -15,6 +15,7 @@ namespace {
 
 typedef uint64_t V __attribute__((vector_size(32), may_alias));
 typedef int32_t V32 __attribute__((vector_size(32), may_alias));
+typedef int8_t V8 __attribute__((vector_size(32), may_alias));
 typedef int16_t V16 __attribute__((vector_size(32), may_alias));
 typedef int8_t Half8 __attribute__((vector_size(16), may_alias));
 typedef int8_t Quarter8 __attribute__((vector_size(8), may_alias));
@@ -118,6 +119,25 @@ inline V16 madd_bytes(V unsigned_bytes, V signed_bytes) {
 #else
   const V16 a = (V16)unsigned_bytes, b = (V16)signed_bytes;
   return (a & 255) * ((b << 8) >> 8) + ((a >> 8) & 255) * (b >> 8);
+#endif
+}
+
+// Bit i to byte i, 0 or -1.
+inline V8 bytes_of_bits(uint32_t bits) {
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
+  return (V8)_mm256_movm_epi8(bits);
+#elif defined(__AVX2__)
+  const __m256i from = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i one = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ull));
+  const __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int32_t>(bits)), from);
+  return (V8)_mm256_cmpeq_epi8(_mm256_and_si256(spread, one), one);
+#else
+  V v;
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t apart = ((bits >> 8 * i & 255) * 0x0101010101010101ull) & 0x8040201008040201ull;
+    v[i] = ((apart + 0x00406070787c7e7full) >> 7 & 0x0101010101010101ull) * 255;
+  }
+  return (V8)v;
 #endif
 }
 
