@@ -40,9 +40,9 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
   node.fail("kernel '" + kernel + "' cannot run it: " + why);
 }
 
-bool short_sums(const NodeDef& node) {
-  const Tensor& weight = node.need("weight");
-  return node.type == "Conv" && weight.size() <= 32 * weight.shape[0];
+// Few taps and few outputs: collecting windows costs more than the products.
+bool slight(const NodeDef& node, const WeightFacts& facts) {
+  return node.type == "Conv" && facts.outputs.size() <= 16 && node.need("weight").size() <= 32 * node.need("weight").shape[0];
 }
 
 bool vector_able(const GraphDef& graph, int index, bool stream, Isa isa) {
@@ -182,8 +182,7 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     choice.why = kMeasured;
     return;
   }
-  // A first layer of few taps: collecting windows costs more than the products.
-  if (wanted.empty() && wanted_neuron.empty() && !input.kind.spikes() && short_sums(node) &&
+  if (wanted.empty() && wanted_neuron.empty() && !input.kind.spikes() && slight(node, facts) &&
       !refuse(node, input, facts, Synapse::dense_bytes).empty() && vector_able(graph, index, options.stream, options.isa))
     return;
   if (!wanted.empty()) {

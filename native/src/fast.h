@@ -48,9 +48,9 @@ struct FastWeights {
   bool wide = false;           // int8 rows need 32-bit sums
   const int8_t* quads = nullptr;   // dense bytes: [runs][run / 4][padded][4], each run cut out of one image row
   int64_t runs = 0, run = 0;
-  const int32_t* run_offsets = nullptr;  // of runs, in bytes of the image from the window's first corner
+  const int32_t* run_offsets = nullptr;  // of runs, in elements of the image from the window's first corner
   const int32_t* lift = nullptr;   // [padded], what the offset of the bytes brings
-  const int16_t* pairs = nullptr;  // dense: [taps * channels / 2][padded][2]
+  const int16_t* pairs = nullptr;  // dense words: [runs][run / 2][padded][2]
 };
 
 // Static counting: for every output channel, weight plane and sign of the spikes, the rows whose bit is set.
@@ -116,6 +116,13 @@ struct FastJob {
   int64_t in_element = 1;         // dense: storage bytes
   const uint8_t* image = nullptr;  // dense bytes: [T][padded image][channels], values less the lowest of the kind
   int64_t image_size[3] = {1, 1, 1}, image_row_bytes = 0;
+  // Dense words: [T][piece][padded image][channels]; a window of one tap keeps only the pixels it reads.
+  struct Words {
+    int16_t* image = nullptr;
+    int64_t step = 0, piece = 0;  // elements from step to step and from piece to piece
+    int pieces = 1;
+    int64_t skip[3] = {1, 1, 1};
+  } words;
   int64_t in_channel_stride = 0, in_pixel_stride = 0;  // dense
   int in_planes = 1;
   bool in_ternary = false;
@@ -126,6 +133,7 @@ struct FastJob {
 struct FastTable {
   int64_t (*work_bytes)(const FastJob&);
   void (*decode)(const FastJob&, int64_t begin, int64_t end);  // image rows of all steps and planes
+  void (*lay_words)(const FastJob&, int64_t begin, int64_t end);  // steps
   void (*event_bits)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // groups of `lists` pixels
   void (*event_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
   void (*dense_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels

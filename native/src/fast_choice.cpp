@@ -87,9 +87,9 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
     return padded_image(w) ? "" : "its padded image is too large";
   }
   if (kernel == Synapse::dense_rows) {
-    if (kind.low() < -32768 || kind.high() > 32767) return "its input passes 16 bits";
+    if (kind.low() < -(int64_t{1} << 30) || kind.high() >= int64_t{1} << 30) return "its input passes 31 bits";
     if (facts.low < -32768 || facts.high > 32767) return "its weights pass 16 bits";
-    return "";
+    return padded_image(w) ? "" : "its padded image is too large";
   }
   if (kind.name == KindName::time || kind.name == KindName::fixed) return "its input holds no spike counts";
   if (planes_of(kind) > 16) return "its input has more than 16 bit-planes";

@@ -17,7 +17,6 @@ struct Work {
   V* totals;         // [blocks][kMaxPlanes zeros, kMaxPlanes of a sum]
   V* membranes;      // [blocks][width]
   int32_t *sums, *v, *spikes;
-  int16_t* window;
 };
 
 constexpr int64_t kTogether = 4;  // pixels that dense bytes share a load of weights
@@ -44,7 +43,6 @@ Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
   w.sums = reinterpret_cast<int32_t*>(take(channels * 4));
   w.v = reinterpret_cast<int32_t*>(take(channels * 4));
   w.spikes = reinterpret_cast<int32_t*>(take(channels * 4));
-  w.window = reinterpret_cast<int16_t*>(take((k + 2) * 2));
   if (bytes) *bytes = at;
   return w;
 }
@@ -270,69 +268,14 @@ void event_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work)
   for (; p < end; ++p) pixels_of_rows<1>(job, p, chunks, w);
 }
 
-// -- dense inputs --------------------------------------------------------------------------------------
-
-// Window of one output pixel in the order [channel][tap], zero outside, as int16.
-template <class E>
-void gather(const FastJob& job, int64_t t, int64_t p, int16_t* to) {
-  const FastShape& s = job.shape;
-  const E* in = reinterpret_cast<const E*>(job.in + t * job.in_row_bytes);
-  const int64_t oz = p / (s.out[1] * s.out[2]), oy = p / s.out[2] % s.out[1], ox = p % s.out[2];
-  for (int64_t c = 0; c < s.channels; ++c) {
-    const E* plane = in + c * job.in_channel_stride;
-    for (int64_t a = 0; a < s.kernel[0]; ++a)
-      for (int64_t b = 0; b < s.kernel[1]; ++b)
-        for (int64_t e = 0; e < s.kernel[2]; ++e) {
-          const int64_t z = oz * s.stride[0] - s.before[0] + a * s.dilation[0];
-          const int64_t y = oy * s.stride[1] - s.before[1] + b * s.dilation[1];
-          const int64_t x = ox * s.stride[2] - s.before[2] + e * s.dilation[2];
-          const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1] && x >= 0 && x < s.in[2];
-          *to++ = inside ? static_cast<int16_t>(plane[((z * s.in[1] + y) * s.in[2] + x) * job.in_pixel_stride]) : 0;
-        }
-  }
-  *to = 0;
-}
-
-template <int N>
-void multiply(const int16_t* window, const int16_t* pairs, int64_t count, int64_t padded, int64_t channel, int32_t* sums) {
-  V32 acc[N] = {};
-  for (int64_t k = 0; k < count; ++k) {
-    int32_t two;
-    std::memcpy(&two, window + 2 * k, 4);
-    const V32 pair = {two, two, two, two, two, two, two, two};
-    const int16_t* row = pairs + (k * padded + channel) * 2;
-    for (int j = 0; j < N; ++j) acc[j] += madd((V16)pair, (V16)load(row + 16 * j));
-  }
-  for (int j = 0; j < N; ++j) std::memcpy(sums + 8 * j, &acc[j], 32);
-}
-
-void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
-  const Work w = cut(job, work, nullptr);
-  const int64_t padded = job.shape.padded, count = (job.shape.taps * job.shape.channels + 1) / 2;
-  for (int64_t p = begin; p < end; ++p) {
-    start_rows(job.end, p, w.v, padded);
-    for (int64_t t = 0; t < job.steps; ++t) {
-      if (t == 0 || job.in_row_bytes) {
-        if (job.in_element == 1) gather<int8_t>(job, t, p, w.window);
-        else if (job.in_element == 2) gather<int16_t>(job, t, p, w.window);
-        else gather<int32_t>(job, t, p, w.window);
-        int64_t c = 0;
-        for (; c + 64 <= padded; c += 64) multiply<8>(w.window, job.weights.pairs, count, padded, c, w.sums + c);
-        for (; c < padded; c += 32) multiply<4>(w.window, job.weights.pairs, count, padded, c, w.sums + c);
-      }
-      finish_rows(job, t, p, w.sums, w.v, w.spikes);
-    }
-    end_rows(job.end, p, w.v, padded);
-  }
-}
-
 }  // namespace
 
 #include "fast_bits.inl"
 #include "fast_bytes.inl"
 #include "fast_static.inl"
+#include "fast_words.inl"
 
 namespace picojoule {
-const FastTable PJ_TABLE = {work_bytes, decode, event_bits, event_rows, dense_rows, dense_bytes,
+const FastTable PJ_TABLE = {work_bytes, decode, lay_words, event_bits, event_rows, dense_rows, dense_bytes,
                             static_bytes, static_bits, kStaticLanes, popcount};
 }

@@ -15,33 +15,67 @@ void set_image(FastJob& job) {
   job.image_row_bytes = job.image_size[0] * job.image_size[1] * job.image_size[2] * s.channels;
 }
 
-QuadLayout::QuadLayout(const FastJob& job, int64_t low, const WeightAt& weight) {
+void set_words(FastJob& job, const Kind& kind) {
   const FastShape& s = job.shape;
-  const int64_t together = s.dilation[2] == 1 ? s.kernel[2] : 1;
-  run = round_up(together * s.channels, 4);
+  FastJob::Words& words = job.words;
+  set_image(job);
+  for (int i = 0; i < 3; ++i)
+    if (s.taps == 1 && s.before[i] == 0) words.skip[i] = s.stride[i], job.image_size[i] = s.out[i];
+  words.pieces = kind.low() < -32768 || kind.high() > 32767 ? 2 : 1;
+  words.piece = job.image_size[0] * job.image_size[1] * job.image_size[2] * s.channels;
+  words.step = words.piece * words.pieces;
+}
+
+Runs::Runs(const FastJob& job, int64_t multiple) {
+  const FastShape& s = job.shape;
+  together = s.dilation[2] == 1 ? s.kernel[2] : 1;
+  run = round_up(together * s.channels, multiple);
   runs = s.taps / together;
-  quads.assign(runs * run * s.padded + 64, 0);
-  lift.assign(s.padded, 0);
   for (int64_t r = 0; r < runs; ++r) {
     const int64_t tap = r * together, a = tap / (s.kernel[1] * s.kernel[2]), b = tap / s.kernel[2] % s.kernel[1];
     const int64_t place = (a * s.dilation[0] * job.image_size[1] + b * s.dilation[1]) * job.image_size[2] +
                           tap % s.kernel[2] * s.dilation[2];
-    run_offsets.push_back(static_cast<int32_t>(place * s.channels));
-    for (int64_t o = 0; o < s.out_channels; ++o)
-      for (int64_t i = 0; i < together * s.channels; ++i) {
-        const int64_t code = weight(o, tap + i / s.channels, i % s.channels);
-        quads[((r * run + i) / 4 * s.padded + o) * 4 + i % 4] = static_cast<int8_t>(code);
-        lift[o] += static_cast<int32_t>(code * low);
-      }
+    offsets.push_back(static_cast<int32_t>(place * s.channels));
   }
 }
 
+void Runs::use(FastJob& job) const {
+  job.weights.run = run, job.weights.runs = runs;
+  job.weights.run_offsets = offsets.data();
+}
+
+PairLayout::PairLayout(const FastJob& job, const WeightAt& weight) : runs(job, 2) {
+  const FastShape& s = job.shape;
+  pairs.assign(runs.runs * runs.run * s.padded + 64, 0);
+  for (int64_t r = 0; r < runs.runs; ++r)
+    for (int64_t o = 0; o < s.out_channels; ++o)
+      for (int64_t i = 0; i < runs.together * s.channels; ++i)
+        pairs[((r * runs.run + i) / 2 * s.padded + o) * 2 + i % 2] =
+            static_cast<int16_t>(weight(o, r * runs.together + i / s.channels, i % s.channels));
+}
+
+void PairLayout::use(FastJob& job) const {
+  runs.use(job);
+  job.weights.pairs = pairs.data();
+}
+
+QuadLayout::QuadLayout(const FastJob& job, int64_t low, const WeightAt& weight) : runs(job, 4) {
+  const FastShape& s = job.shape;
+  quads.assign(runs.runs * runs.run * s.padded + 64, 0);
+  lift.assign(s.padded, 0);
+  for (int64_t r = 0; r < runs.runs; ++r)
+    for (int64_t o = 0; o < s.out_channels; ++o)
+      for (int64_t i = 0; i < runs.together * s.channels; ++i) {
+        const int64_t code = weight(o, r * runs.together + i / s.channels, i % s.channels);
+        quads[((r * runs.run + i) / 4 * s.padded + o) * 4 + i % 4] = static_cast<int8_t>(code);
+        lift[o] += static_cast<int32_t>(code * low);
+      }
+}
+
 void QuadLayout::use(FastJob& job) const {
-  FastWeights& w = job.weights;
-  w.run = run, w.runs = runs;
-  w.quads = quads.data();
-  w.run_offsets = run_offsets.data();
-  w.lift = lift.data();
+  runs.use(job);
+  job.weights.quads = quads.data();
+  job.weights.lift = lift.data();
 }
 
 FixedLayout::FixedLayout(const FastJob& job) {

@@ -14,16 +14,32 @@ namespace picojoule {
 
 using WeightAt = std::function<int64_t(int64_t output, int64_t tap, int64_t channel)>;
 
+// What a window takes from one image row: all its taps when they touch, else one tap. `job` has its shape and image.
+struct Runs {
+  Runs(const FastJob& job, int64_t multiple);
+  void use(FastJob& job) const;
+
+  int64_t together = 1, run = 0, runs = 0;  // taps, elements rounded up, and how many
+  std::vector<int32_t> offsets;
+};
+
+// Dense words: runs of two products (fast_words.inl).
+struct PairLayout {
+  PairLayout(const FastJob& job, const WeightAt& weight);
+  void use(FastJob& job) const;
+
+  Runs runs;
+  std::vector<int16_t> pairs;
+};
+
 // Dense bytes: runs of four products (fast_bytes.inl).
 struct QuadLayout {
-  // `job` has its shape and image; a run is what a window takes from one image row: all its taps when they touch,
-  // else one tap.
   QuadLayout(const FastJob& job, int64_t low, const WeightAt& weight);
   void use(FastJob& job) const;
 
+  Runs runs;
   std::vector<int8_t> quads;
-  std::vector<int32_t> lift, run_offsets;
-  int64_t run = 0, runs = 0;
+  std::vector<int32_t> lift;
 };
 
 // Static counting: the set bits of every output (fast_static.inl), from the rows of event_bits.
@@ -37,6 +53,8 @@ struct FixedLayout {
 
 // Size of the image that dense bytes read: padded, channels last.
 void set_image(FastJob& job);
+// The images that dense words read; a window of one tap keeps only the pixels it reads.
+void set_words(FastJob& job, const Kind& kind);
 
 // Made when first needed, by whichever thread comes first.
 template <class Layout>

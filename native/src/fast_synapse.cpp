@@ -29,7 +29,7 @@ class FastOp : public Op {
       : table_(table), rows_table_(rows), plan_(plan), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
         weight_(synapse.need("weight").values()) {
     shape(synapse, input);
-    if (plan.kernel == Synapse::dense_rows) dense_weights();
+    if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind);
     else if (plan.kernel == Synapse::event_rows) byte_weights();
     else if (plan.kernel != Synapse::dense_bytes) bit_weights();
     if (plan.kernel == Synapse::dense_bytes) quads();
@@ -47,7 +47,7 @@ class FastOp : public Op {
   }
 
   int64_t constant_bytes() const override {
-    return rows_.size() + pairs_.size() * 2 + layout_bytes_ + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
+    return rows_.size() + (pairs_ ? pairs_->pairs.size() * 2 : 0) + layout_bytes_ + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
   }
   int64_t state_bytes() const override {
     const Epilogue& e = job_.end;
@@ -73,7 +73,12 @@ class FastOp : public Op {
     if (kernel == Synapse::dense_bytes) {
       quads().use(job);
       lay_out(call, job);
-    } else if (kernel != Synapse::dense_rows) {
+    } else if (kernel == Synapse::dense_rows) {
+      const int64_t images = call.in[0].row_bytes ? call.in[0].rows : 1;
+      job.words.image = call.scratch[0].take<int16_t>(images * job.words.step + 64);
+      std::memset(job.words.image, 0, static_cast<size_t>(images * job.words.step + 64) * 2);
+      call.parallel->run(images, [&](int64_t begin, int64_t end, int) { table_.lay_words(job, begin, end); });
+    } else {
       const int64_t lines = call.in[0].rows * job.in_planes * job.shape.in[0] * job.shape.in[1];
       const int64_t slack = job.shape.channels * (job.shape.kernel[2] + job.weights.lists) + 2 * kOverrun;  // read, not used
       job.events.row = job.shape.in[2] * job.shape.channels + kOverrun;
@@ -159,14 +164,10 @@ class FastOp : public Op {
     }
   }
 
-  void dense_weights() {
-    const FastShape& s = job_.shape;
-    const int64_t k = s.taps * s.channels;
-    pairs_.assign(round_up(k, 2) * s.padded, 0);
-    for (int64_t o = 0; o < s.out_channels; ++o)
-      for (int64_t i = 0; i < k; ++i)
-        pairs_[(i / 2 * s.padded + o) * 2 + i % 2] = static_cast<int16_t>(weight_[o * k + i]);
-    job_.weights.pairs = pairs_.data();
+  void dense_weights(const Kind& kind) {
+    set_words(job_, kind);
+    pairs_ = std::make_unique<const PairLayout>(job_, [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); });
+    pairs_->use(job_);
   }
 
   // The image of every step: padded, channels last, less the lowest value of the kind.
@@ -436,7 +437,7 @@ class FastOp : public Op {
   Ints weight_;
   FastJob job_;
   std::vector<uint8_t> rows_;
-  std::vector<int16_t> pairs_;
+  std::unique_ptr<const PairLayout> pairs_;
   std::vector<int32_t> bias_, spread_;
   std::vector<Spread> thresholds_;
   std::vector<std::byte> planes_;

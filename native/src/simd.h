@@ -112,6 +112,14 @@ inline V32 madd(V16 a, V16 b) {
 #endif
 }
 
+inline V32 add_madd(V32 sum, V16 a, V16 b) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+  return (V32)_mm256_dpwssd_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
+#else
+  return sum + madd(a, b);
+#endif
+}
+
 // Sums of neighbouring products of unsigned and signed bytes; sums that pass 16 bits are the caller's fault.
 inline V16 madd_bytes(V unsigned_bytes, V signed_bytes) {
 #if defined(__AVX2__)
