@@ -45,10 +45,14 @@ bool slight(const NodeDef& node, const WeightFacts& facts) {
   return node.type == "Conv" && facts.outputs.size() <= 16 && node.need("weight").size() <= 32 * node.need("weight").shape[0];
 }
 
-bool vector_able(const GraphDef& graph, int index, bool stream, Isa isa) {
+Defs inputs_of(const GraphDef& graph, int index) {
   Defs in;
   for (int from : graph.nodes[index].inputs) in.push_back(&graph.nodes[from]);
-  return make_rows(graph.nodes[index], in, stream, isa) != nullptr;
+  return in;
+}
+
+bool vector_able(const GraphDef& graph, int index, bool stream, Isa isa) {
+  return make_rows(graph.nodes[index], inputs_of(graph, index), stream, isa) != nullptr;
 }
 
 }  // namespace
@@ -85,7 +89,8 @@ std::vector<std::string> kernels_of(const GraphDef& graph, int index, Isa isa) {
     if (able(Synapse::event_bits) && refuse(synapse, node, facts, Fused::planes, false).empty()) names.push_back("planes");
   }
   if (vector_able(graph, index, false, isa)) names.push_back("vector");
-  if (node.type == "Pool" && packable_pool(node, graph.nodes[node.inputs[0]])) names.push_back("packed");
+  const Defs in = inputs_of(graph, index);
+  if (packable(node, in, Layout::packed_first) || packable(node, in, Layout::packed_last)) names.push_back("packed");
   return names;
 }
 
@@ -96,7 +101,7 @@ void Program::choose(const GraphDef& graph, const Options& options) {
       throw Error("a kernel is forced on '" + name + "', which the graph does not have");
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i)
     if (is_synapse(graph.nodes[i])) choose_synapse(graph, i, options);
-    else if (graph.nodes[i].type == "Pool") choose_pool(graph, i, options);
+    else choose_packed(graph, i, options);
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) choose_vector(graph, i, options);
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
     const NodeDef& node = graph.nodes[i];
@@ -112,17 +117,31 @@ void Program::choose(const GraphDef& graph, const Options& options) {
   }
 }
 
+Layout Program::arrives(const GraphDef& graph, int index) const {
+  const Choice& choice = choices_[index];
+  const NodeDef& node = graph.nodes[index];
+  if (choice.inside) return packed_layout(graph.nodes[node.inputs[0]]);
+  return choice.packed && node.type != "Mean" ? choice.layout : Layout::dense;
+}
+
 // Words where the spikes are packed already, or when asked for.
-void Program::choose_pool(const GraphDef& graph, int index, const Options& options) {
-  const NodeDef &node = graph.nodes[index], &input = graph.nodes[node.inputs[0]];
-  if (options.isa == Isa::scalar || !packable_pool(node, input)) return;
-  auto forced = options.kernels.find(node.name);
-  const Choice& before = choices_[node.inputs[0]];
-  const bool packed = before.packed || (before.inside && graph.nodes[input.inputs[0]].type == "Conv");
+void Program::choose_packed(const GraphDef& graph, int index, const Options& options) {
+  if (options.isa == Isa::scalar) return;
+  const NodeDef& node = graph.nodes[index];
+  const Defs in = inputs_of(graph, index);
+  const auto forced = options.kernels.find(node.name);
+  std::vector<Layout> layouts;
+  for (size_t i = 0; i < in.size(); ++i)
+    if (arrives(graph, node.inputs[i]) != Layout::dense && in[i]->size() >= node.size()) layouts.push_back(arrives(graph, node.inputs[i]));
   const auto tuned = options.tuned.find(node.name);
-  choices_[index].packed = forced != options.kernels.end() ? forced->second == "packed"
-                           : tuned != options.tuned.end()  ? tuned->second == "packed"
-                                                           : packed;
+  const bool asked = forced != options.kernels.end(), measured = !asked && tuned != options.tuned.end();
+  if (asked || measured) {
+    if ((asked ? forced : tuned)->second != "packed") return;
+    layouts.insert(layouts.end(), {Layout::packed_first, Layout::packed_last});
+  }
+  Choice& choice = choices_[index];
+  for (Layout layout : layouts)
+    if (!choice.packed && packable(node, in, layout)) choice.packed = true, choice.layout = layout;
 }
 
 // Whatever has no kernel of its own, and what is asked for.

@@ -32,4 +32,8 @@ OpPtr make_unpack(const NodeDef& node, Layout layout, const RowsTable* table);
 bool packable_pool(const NodeDef& node, const NodeDef& input);
 OpPtr make_packed_pool(const NodeDef& node, const NodeDef& input);
 
+// Kernel "packed" of a Pool, Mul, Logic or Mean whose inputs lie in `layout`; a Mean gives dense rows.
+bool packable(const NodeDef& node, const Defs& inputs, Layout layout);
+OpPtr make_packed(const NodeDef& node, const Defs& inputs, Layout layout);
+
 }  // namespace picojoule

@@ -111,10 +111,7 @@ Program::Program(const GraphDef& graph, const Options& options)
     } else if (choices_[i].synapse != Synapse::scalar) {
       build_fast(graph, i, options);
     } else if (choices_[i].packed) {
-      const int in = value(graph, node.inputs[0], Layout::packed_first), out = define(graph, i, Layout::packed_first);
-      OpPtr op = make_packed_pool(node, graph.nodes[node.inputs[0]]);
-      note(graph, i, "packed", op->constant_bytes());
-      emit(std::move(op), "packed", i, {in}, out);
+      build_packed(graph, i);
     } else {
       build_rows(graph, i, slot, options);
     }
@@ -130,6 +127,20 @@ void Program::note(const GraphDef& graph, int node, const std::string& kernel, i
     row.other = name_of(choice.synapse == choice.plan.high ? choice.plan.kernel : choice.plan.high);
   }
   report_.push_back(std::move(row));
+}
+
+void Program::build_packed(const GraphDef& graph, int i) {
+  const NodeDef& node = graph.nodes[i];
+  std::vector<int> in;
+  Defs defs;
+  for (int from : node.inputs) {
+    in.push_back(value(graph, from, choices_[i].layout));
+    defs.push_back(&graph.nodes[from]);
+  }
+  const int out = define(graph, i, arrives(graph, i));
+  OpPtr op = make_packed(node, defs, choices_[i].layout);
+  note(graph, i, "packed", op->constant_bytes());
+  emit(std::move(op), "packed", i, std::move(in), out);
 }
 
 void Program::build_rows(const GraphDef& graph, int i, int slot, const Options& options) {

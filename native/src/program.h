@@ -78,17 +78,20 @@ class Program {
     Fused fused = Fused::none;
     int neuron = -1;       // of a synapse: the neuron done with it
     bool inside = false;   // of a neuron: done with its synapse
-    bool packed = false;   // of a pool: on packed words
+    bool packed = false;   // on packed words (packed.h) that lie in `layout`
+    Layout layout = Layout::dense;
     bool vector = false;   // dense rows in vectors (rows_ops.h)
   };
 
   void choose(const GraphDef& graph, const Options& options);
-  void choose_pool(const GraphDef& graph, int node, const Options& options);
+  void choose_packed(const GraphDef& graph, int node, const Options& options);
+  Layout arrives(const GraphDef& graph, int node) const;  // how the kernel of a node leaves its value
   void choose_vector(const GraphDef& graph, int node, const Options& options);
   void choose_synapse(const GraphDef& graph, int node, const Options& options);
   void choose_by_rate(const GraphDef& graph, int node, const Options& options, const WeightFacts& facts, bool planes);
   void note(const GraphDef& graph, int node, const std::string& kernel, int64_t bytes);  // a row of the report
   void build_fast(const GraphDef& graph, int node, const Options& options);
+  void build_packed(const GraphDef& graph, int node);
   void build_rows(const GraphDef& graph, int node, int slot, const Options& options);  // scalar or vector
   int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout
   bool exists(int node, Layout layout) const;
