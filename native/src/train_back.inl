@@ -51,24 +51,25 @@ StepBack step_back_of(Keep keep) {
 
 // -- all at once -------------------------------------------------------------------------------------------
 
-// The whole step in one loop, for slopes that have a formula of h and constants that are numbers: dh as above, then
-// dv = dh * decay and dx = dh * gain. The same sums in the same order as the rows of `step_back`.
+// The whole step in one loop, for constants that are numbers and slopes that have a formula of h or are saved: dh as
+// above, then dv = dh * decay and dx = dh * gain. The same sums in the same order as the rows of `step_back`.
 struct Swift {
   const Leaky& p;
   float decay, gain;
-  const float *gs, *h;
-  float *dh, *dv, *dx;  // dh may be null
+  const float *gs, *h;    // h null: the state is in `codes`, of form `form`
+  const uint32_t* codes;
+  Saved form;
+  float *dh, *dv, *dx;    // dh may be null
   int64_t n;
 
-  template <Keep keep, bool strict, bool wanted, class Formula>
-  void run(Formula formula) const {
+  // State(i) gives h, g and f of value i.
+  template <Keep keep, bool wanted, class State>
+  void run(State state) const {
     const float scale = p.out_scale, value = p.reset_value, decay_ = decay, gain_ = gain;
-    const float threshold = p.fires == Fires::integer ? 0.5f : p.v_th;
-    const float *__restrict in = gs, *__restrict hs = h;
+    const float* __restrict in = gs;
     float *__restrict back = dv, *__restrict out = dx, *__restrict kept_dh = dh;
     for (int64_t i = 0; i < n; ++i) {
-      const float m = hs[i], g = formula(m);
-      const float f = reaches<strict>(m, threshold) ? 1.0f : 0.0f;
+      const auto [m, g, f] = state(i);
       const float d = in[i] * g * scale + back[i] * kept_share<keep>(g, g, m, f, value);
       if constexpr (wanted) kept_dh[i] = d;
       back[i] = d * decay_;
@@ -76,40 +77,55 @@ struct Swift {
     }
   }
 
-  template <Keep keep, bool strict, class Formula>
-  void by_want(Formula formula) const {
-    dh ? run<keep, strict, true>(formula) : run<keep, strict, false>(formula);
+  template <class State>
+  void by_keep(State state) const {
+    const auto by_want = [&]<Keep keep>() { dh ? run<keep, true>(state) : run<keep, false>(state); };
+    switch (keep_of(p)) {
+      case Keep::one: return by_want.template operator()<Keep::one>();
+      case Keep::soft: return by_want.template operator()<Keep::soft>();
+      case Keep::hard: return by_want.template operator()<Keep::hard>();
+      case Keep::turning: return by_want.template operator()<Keep::turning>();
+    }
   }
 
-  template <Keep keep, class Formula>
-  void by_strict(Formula formula) const {
-    const bool strict = p.fires == Fires::integer ? !p.half_up : p.strict;
-    strict ? by_want<keep, true>(formula) : by_want<keep, false>(formula);
+  struct Value {
+    float m, g, f;
+  };
+
+  template <bool strict, class Formula>
+  void from_membranes(Formula formula) const {
+    const float threshold = p.fires == Fires::integer ? 0.5f : p.v_th;
+    const float* __restrict hs = h;
+    by_keep([=](int64_t i) {
+      const float m = hs[i];
+      return Value{m, formula(m), reaches<strict>(m, threshold) ? 1.0f : 0.0f};
+    });
   }
 
   template <class Formula>
-  void operator()(Formula formula) const {
-    switch (keep_of(p)) {
-      case Keep::one: return by_want<Keep::one, false>(formula);
-      case Keep::soft: return by_want<Keep::soft, false>(formula);
-      case Keep::hard: return by_strict<Keep::hard>(formula);
-      case Keep::turning: return by_strict<Keep::turning>(formula);
+  void with_slopes(Formula formula) const {
+    const uint32_t* __restrict bits = codes;
+    if (form == Saved::half) {
+      const float th = p.v_th;
+      return by_keep([=](int64_t i) {
+        const float m = membrane_of(bits[i], th);
+        return Value{m, formula(m), fired_half(bits[i])};
+      });
     }
+    const bool strict = p.fires == Fires::integer ? !p.half_up : p.strict;
+    strict ? from_membranes<true>(formula) : from_membranes<false>(formula);
   }
 
   void go() const {
-    if (p.fires == Fires::binary) {
-      const float th = p.v_th, offset = p.offset;
-      const Swift& self = *this;
-      with_formula(p, [&](auto slope) { self([=](float m) { return slope((m - th) + offset); }); });
-      return;
+    if (form == Saved::byte) {
+      const uint32_t* __restrict bits = codes;
+      const float unit = byte_unit(p);
+      return by_keep([=](int64_t i) { return Value{0.0f, slope_of(bits[i], unit), fired_byte(bits[i])}; });
     }
-    const float levels = p.levels;  // integers
-    if (p.open_window) {
-      (*this)([=](float m) { return m > 0.0f && m < levels ? 1.0f : 0.0f; });
-    } else {
-      (*this)([=](float m) { return m >= 0.0f && m <= levels ? 1.0f : 0.0f; });
-    }
+    const Swift& self = *this;
+    if (p.fires == Fires::integer) return with_window(p, [&](auto window) { self.with_slopes(window); });
+    const float th = p.v_th, offset = p.offset;
+    with_formula(p, [&](auto slope) { self.with_slopes([=](float m) { return slope((m - th) + offset); }); });
   }
 };
 

@@ -24,13 +24,15 @@ struct Piece {
 
 // -- forward ---------------------------------------------------------------------------------------------
 
-void save(const Leaky& p, const Forward& call, Saved form, int64_t at, const float* h, const float* spikes, Known& known,
+void save(const Leaky& p, const Forward& call, Saved form, int64_t at, const float* h, const float* spikes, Codes& codes,
           bool far, int64_t n) {
   if (form == Saved::membrane) return write(h, call.saved, at, false, far, n);
-  if (form == Saved::half) return save_half(p, h, spikes, static_cast<uint16_t*>(call.saved) + at, n);
-  known.h = h;
-  slopes(p, nullptr, nullptr, known, n);
-  save_byte(p, spikes, known.g, static_cast<uint8_t*>(call.saved) + at, n);
+  if (form == Saved::half) {
+    half_codes(p, h, spikes, codes, n);
+    return pack(codes, static_cast<uint16_t*>(call.saved) + at, n, far);
+  }
+  byte_codes(p, h, spikes, codes, n);
+  pack(codes, static_cast<uint8_t*>(call.saved) + at, n, far);
 }
 
 void forward(const Leaky& p, const Forward& call, int64_t T, int64_t N, int64_t begin, int64_t n, bool far) {
@@ -41,7 +43,7 @@ void forward(const Leaky& p, const Forward& call, int64_t T, int64_t N, int64_t 
   Current current(call.x, call.norm, call.brief);
   Piece v;
   Row h, s;
-  Known known;
+  Codes codes;
   first_membrane(p, call.v0, begin, v, n);
   for (int64_t t = 0; t < T; ++t) {
     const int64_t row = t * N;
@@ -54,7 +56,7 @@ void forward(const Leaky& p, const Forward& call, int64_t T, int64_t N, int64_t 
       float* spikes = place(call.spikes, at, call.brief, far, s);
       stepper(p, constants, j, current.block(row, begin + j, m), v + j, h, spikes, v + j, m);
       if (call.spikes && spikes == s.at) write(s, call.spikes, at, call.brief, far, m);
-      if (call.saved) save(p, call, form, at, h, spikes, known, far, m);
+      if (call.saved) save(p, call, form, at, h, spikes, codes, far, m);
     });
   }
   if (call.v) copy_row(v, call.v + begin, n);
@@ -113,6 +115,7 @@ struct Pass {
   StepBack back;
   Step again;
   Known k;
+  Codes codes;
   Row wide, wide_h, zero, dx, value;
   Current current;
 
@@ -124,17 +127,26 @@ struct Pass {
     fill_row(zero, 0, kBlock);
   }
 
-  // Formulas of h, constants that are numbers, and no gradient of h.
+  // Slopes by formula or saved, constants that are numbers, and no gradient of h.
   bool swift() const {
     const bool formula = p.fires == Fires::integer || (p.fires == Fires::binary && p.slope != Slope::given);
-    return formula && !constants.rows && !call.h && (form == Saved::recompute || form == Saved::membrane);
+    return formula && !constants.rows && !call.h;
+  }
+
+  // The quick step of a block whose gradients are `gs`; dx goes to `out`.
+  void swift_step(int64_t t, int64_t at, int64_t j, int64_t m, const float* gs, float* dh, float* dv, float* out) {
+    const bool packed = form == Saved::half || form == Saved::byte;
+    if (form == Saved::half) unpack(static_cast<const uint16_t*>(call.saved) + at, codes, m);
+    if (form == Saved::byte) unpack(static_cast<const uint8_t*>(call.saved) + at, codes, m);
+    const float decay = p.memory ? constants.decay.value : 0.0f, *h = packed ? nullptr : membranes(t, at, j);
+    Swift{p, decay, constants.gain.value, gs, h, codes.at, form, dh, dv, out, m}.go();
   }
 
   // What is known about a block of step t, at `at` in memory.
   void load(int64_t t, int64_t at, int64_t j, int64_t m) {
-    if (form == Saved::byte) return load_byte(p, static_cast<const uint8_t*>(call.saved) + at, k, m);
+    if (form == Saved::byte) return load_byte(p, static_cast<const uint8_t*>(call.saved) + at, k, codes, m);
     if (form == Saved::half) {
-      load_half(p, static_cast<const uint16_t*>(call.saved) + at, k, m);
+      load_half(p, static_cast<const uint16_t*>(call.saved) + at, k, codes, m);
     } else {
       k.h = membranes(t, at, j);
       if (p.reset == Reset::hard && p.fires == Fires::binary) {
@@ -164,9 +176,7 @@ struct Pass {
     const bool constant_sums = call.decay || call.gain || call.bias;
     float* out = place(call.through ? nullptr : call.dx, at, call.brief, far, dx);
     if (quick) {
-      const float decay = p.memory ? constants.decay.value : 0.0f;
-      Swift{p, decay, constants.gain.value, gs, membranes(t, at, j), constant_sums ? k.g.at : nullptr, dv + j, out, m}
-          .go();
+      swift_step(t, at, j, m, gs, constant_sums ? k.g.at : nullptr, dv + j, out);
     } else {
       load(t, at, j, m);
       back(p, gs, call.h ? read(call.h, at, call.brief, wide_h, m) : zero.at, k, dv + j, m);
