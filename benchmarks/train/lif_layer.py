@@ -6,14 +6,17 @@
 All contenders get the same input and output gradient: tau 2, hard reset to 0, detached, atan slope
 (snnTorch: its own atan and its loop over steps; Norse: its own superspike; both differ a little in equation
 and are there for time only). They are timed in turn, round by round; figures are medians of the rounds,
-ratios are medians of the ratios within a round, `best` those of the fastest rounds. A STREAM triad over
-arrays of the same size runs in the same rounds. By default everything runs twice: as a process starts, and
-after `picojoule.tune()`.
+ratios are medians of the ratios within a round, `best` those of the fastest rounds. Two triads out = x + 2 g
+run in the same rounds: one over arrays of the layer's size, which the last cache may partly hold, and STREAM,
+over arrays of 128 MiB, which it cannot. By default everything runs twice: as a process starts, and after
+`picojoule.tune()`.
 
 `moved_bytes` is what the kernel has to move a neuron and step: reads and writes of the input, spikes, their
-gradient, the input's gradient and the saved state. `stream_share` is moved bytes over time, divided by the
-triad's 12 bytes a value over its time. `kept_bytes` is what stays between the passes, a neuron and step,
-beyond the output; the input itself counts, since it stays alive for the exact form.
+gradient, the input's gradient and the saved state. `stream_share` is moved bytes over time, divided by 12
+bytes a value over STREAM's time; `triad_share` the same by the triad of the layer's size. `norm` times
+BatchNorm and neuron together, in training mode and with the gradients of scale and shift: fused here, as two
+modules here, and SpikingJelly's two modules. `kept_bytes` is what stays between the passes, a neuron and
+step, beyond the output; the input itself counts, since it stays alive for the exact form.
 """
 
 from __future__ import annotations
@@ -37,10 +40,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
 
 from picojoule.core.tune import tune
-from picojoule.neurons import LIF, leaky_native, saved_state
+from picojoule.neurons import LIF, leaky_native, norm_neuron, saved_state
 
 # Read and written a neuron and step: x in, s out; gs in, dx out; and what is saved and read again.
 MOVED = {"exact": 8 + 12, "half": 8 + 8 + 4, "byte": 8 + 8 + 2}
+STREAM_VALUES = 32 << 20
 Step = Callable[[Tensor], Tensor]
 
 
@@ -154,12 +158,12 @@ def kept(step: Step, x: Tensor) -> float:
     return sum(storages.values()) / x.numel()
 
 
-def timed(step: Step, x: Tensor, g: Tensor) -> tuple[float, float]:
+def timed(step: Step, x: Tensor, g: Tensor, learned: tuple[Tensor, ...] = ()) -> tuple[float, float]:
     """Seconds of the forward and the backward pass."""
     t0 = time.perf_counter()
     s = step(x)
     t1 = time.perf_counter()
-    torch.autograd.grad(s, x, g)
+    torch.autograd.grad(s, (x, *learned), g)
     return t1 - t0, time.perf_counter() - t1
 
 
@@ -183,10 +187,12 @@ def measure(T: int, neurons: int, rounds: int, with_compile: bool) -> dict[str, 
         timed(step, x, g)
     out = torch.empty_like(g)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    bandwidth = []
+    same, bandwidth = [], []
+    large = [torch.ones(STREAM_VALUES) for _ in range(3)]
     for _ in range(rounds):
         with torch.no_grad():
-            bandwidth.append(12 * x.numel() / triad(x, g, out))
+            bandwidth.append(12 * STREAM_VALUES / triad(*large))
+            same.append(12 * x.numel() / triad(x, g, out))
         for name, step in steps.items():
             times[name].append(timed(step, x, g))
     rows = []
@@ -206,18 +212,73 @@ def measure(T: int, neurons: int, rounds: int, with_compile: bool) -> dict[str, 
         form = name.removeprefix("picojoule ")
         if form in MOVED:
             row["moved_bytes"] = MOVED[form]
-            row["stream_share"] = statistics.median(
-                MOVED[form] * x.numel() / t / b for t, b in zip(total, bandwidth)
-            )
+            moved = [MOVED[form] * x.numel() / t for t in total]
+            row["stream_share"] = statistics.median(m / b for m, b in zip(moved, bandwidth))
+            row["best_stream_share"] = max(moved) / max(bandwidth)
+            row["triad_share"] = statistics.median(m / b for m, b in zip(moved, same))
         rows.append(row)
     return {
         "T": T,
         "neurons": x.numel() // T,
         "firing_rate": rate,
-        "triad_gb_s": statistics.median(bandwidth) / 1e9,
+        "stream_gb_s": statistics.median(bandwidth) / 1e9,
+        "triad_gb_s": statistics.median(same) / 1e9,
         "rows": rows,
         "absent": absent,
+        "norm": measure_norm(T, neurons, rounds),
     }
+
+
+def norm_contenders(T: int, channels: int) -> dict[str, tuple[Step, tuple[Tensor, ...]]]:
+    """BatchNorm and neuron together: steps by name, with the scale and shift that they learn."""
+    found: dict[str, tuple[Step, tuple[Tensor, ...]]] = {}
+
+    def own(fused: bool) -> tuple[Step, tuple[Tensor, ...]]:
+        norm, layer = torch.nn.BatchNorm2d(channels), LIF(T, surrogate="atan", detach_reset=True)
+        return lambda x: norm_neuron(norm, layer, x, fused=fused), (norm.weight, norm.bias)
+
+    found["picojoule fused"], found["picojoule modules"] = own(True), own(False)
+    try:
+        neuron = spikingjelly(T)
+    except ImportError:
+        return found
+    layers: Any = importlib.import_module("spikingjelly.activation_based.layer")
+    norm = layers.BatchNorm2d(channels, step_mode="m")
+
+    def step(x: Tensor) -> Tensor:
+        return neuron(norm(x.unflatten(0, (T, -1))).flatten(0, 1))
+
+    found["spikingjelly modules"] = step, (norm.weight, norm.bias)
+    return found
+
+
+def measure_norm(
+    T: int, neurons: int, rounds: int, channels: int = 64, side: int = 16
+) -> list[dict[str, Any]]:
+    """BatchNorm and neuron over maps of side x side."""
+    generator = torch.Generator().manual_seed(1)
+    batch = max(1, neurons // (channels * side * side))
+    x = torch.randn(T * batch, channels, side, side, generator=generator).requires_grad_()
+    g = torch.randn(x.shape, generator=generator)
+    steps = norm_contenders(T, channels)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, (step, learned) in steps.items():
+            pair = timed(step, x, g, learned)
+            if turn:  # the first is for warming up
+                times[name].append(pair)
+    base = [sum(p) for p in times["picojoule fused"]]
+    return [
+        {
+            "name": name,
+            "forward_ms": 1e3 * statistics.median(p[0] for p in pairs),
+            "backward_ms": 1e3 * statistics.median(p[1] for p in pairs),
+            "ns_per_neuron_step": 1e9 * statistics.median(map(sum, pairs)) / x.numel(),
+            "times_fused": statistics.median(sum(p) / b for p, b in zip(pairs, base)),
+            "best_times_fused": min(map(sum, pairs)) / min(base),
+        }
+        for name, pairs in times.items()
+    ]
 
 
 def main() -> None:
@@ -265,13 +326,24 @@ def show(title: str, blocks: list[dict[str, Any]]) -> None:
     """The measurements as lines."""
     print(title)
     for block in blocks:
-        print(f"T={block['T']}  triad {block['triad_gb_s']:.1f} GB/s  firing rate {block['firing_rate']:.2f}")
+        print(
+            f"T={block['T']}  STREAM {block['stream_gb_s']:.1f} GB/s, triad of this size "
+            f"{block['triad_gb_s']:.1f}  firing rate {block['firing_rate']:.2f}"
+        )
         for row in block["rows"]:
-            share = f"  {row['stream_share']:.0%} of STREAM" if "stream_share" in row else ""
+            share = ""
+            if "stream_share" in row:
+                share = f"  {row['stream_share']:.0%} of STREAM (best {row['best_stream_share']:.0%})"
+                share += f", {row['triad_share']:.0%} of the triad"
             print(
                 f"  {row['name']:20s} {row['forward_ms']:8.2f} + {row['backward_ms']:8.2f} ms"
                 f"  x{row['times_exact']:.2f} (best {row['best_times_exact']:.2f})"
                 f"  keeps {row['kept_bytes']:.1f} B{share}"
+            )
+        for row in block["norm"]:
+            print(
+                f"  BatchNorm + LIF {row['name']:20s} {row['forward_ms']:8.2f} + {row['backward_ms']:8.2f} ms"
+                f"  x{row['times_fused']:.2f} (best {row['best_times_fused']:.2f})"
             )
         for name, why in block["absent"].items():
             print(f"  {name}: absent ({why})")

@@ -54,6 +54,28 @@ def by_set(sets, *call, learned=()):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("form", ["exact", "half", "byte"])
+def test_results_past_the_caches_equal_small_ones(form, sets):
+    """From 8 MiB on rows are stored past the caches: samples side by side equal the same samples alone."""
+    p = LeakyParams(0.5, 0.5, rule=pn.FireRule(surrogate=sg.ATan()), detach_reset=True)
+    x = current(2, 2, 2**19 + 37)
+    weight = current(*x.shape, seed=3)
+
+    def passes(x, weight):
+        leaf = x.flatten(0, 1).requires_grad_()
+        with leaky_native.saved_state(form):
+            spikes = leaky(leaf, 2, None, p).spikes
+        g = torch.autograd.grad(spikes, leaf, weight.flatten(0, 1))[0]
+        return spikes.detach().unflatten(0, x.shape[:2]), g.unflatten(0, x.shape[:2])
+
+    for name in sets:
+        leaky_native._native.set_train_isa(name)
+        whole = passes(x, weight)
+        for b in range(2):
+            alone = passes(x[:, b : b + 1].contiguous(), weight[:, b : b + 1].contiguous())
+            assert all(torch.equal(w[:, b : b + 1], a) for w, a in zip(whole, alone))
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("form", ["exact", "half", "byte"])
 def test_instruction_sets_agree(kind, form, sets):
