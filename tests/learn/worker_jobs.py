@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from picojoule.core.errors import ConfigError
+from picojoule.layers import event_conv
 from picojoule.learn import Trainer, make_recipe, share_batchnorm_, train
 
 
@@ -39,6 +40,19 @@ def runs(rank: int, world: int, jobs: list[dict[str, Any]]) -> None:
             stop_after(recipe, job["folder"], job["stop_after"])
         else:
             train(recipe, job["folder"], quiet=True, resume=job.get("resume", False))
+
+
+def event_runs(rank: int, world: int, jobs: list[dict[str, Any]]) -> None:
+    """As `runs`; every recipe calls the event kernels, forward and for weights."""
+    native: Any = event_conv.native
+    called: set[str] = set()
+    for name in ("event_forward", "event_weight_gradient"):
+        kernel = getattr(native, name)
+        setattr(native, name, lambda *a, k=kernel, n=name: (called.add(n), k(*a))[1])
+    for job in jobs:
+        called.clear()
+        runs(rank, world, [job])
+        assert called == {"event_forward", "event_weight_gradient"}, (job["folder"], called)
 
 
 def stop_after(recipe: Any, folder: str | Path, steps: int) -> None:
