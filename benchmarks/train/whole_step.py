@@ -12,9 +12,9 @@ the same. The artificial twin has ReLU and one step.
 
 `ms` is the smallest wall time of the rounds (contenders in turn), `cpu_ms` the smallest CPU time of the
 process. Memory is taken in a process of its own: `peak_mib` is the largest resident size, `step_mib` what the
-steps added to the size after the model and the optimizer were made. `split_ms` is the profiler's share by
-operator. With --out, finished networks and rates are kept and not measured again (delete the file to start
-anew).
+steps added to the size after the model and the optimizer were made; torch.compile is left out, whose
+compiler would be counted. `split_ms` is the profiler's share by operator. With --out, finished networks and
+rates are kept and not measured again (delete the file to start anew).
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ def child(args: argparse.Namespace) -> None:
     net, name, levels = args.child[0], args.child[1], json.loads(args.child[2])
     step = contender(net, name, args.T, images(args.batch), levels)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    for _ in range(3):
+    for _ in range(2):  # the second step has gradients and momenta from the start
         step()
     status = Path("/proc/self/status").read_text()  # the high-water mark of ru_maxrss outlives fork and exec
     peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
@@ -337,7 +337,7 @@ def measure(args: argparse.Namespace, net: str, rate: float) -> dict[str, Any]:
         rows[name] |= {k: v for k, v in found.get(name, {}).items() if name != "artificial twin"}
         if not args.no_split:
             rows[name]["split_ms"] = split(step)  # type: ignore[assignment]
-        if not args.no_memory:
+        if not args.no_memory and name != "torch.compile":  # its compiler lives in the same process
             rows[name] |= memory(args, net, name, levels)
     base = rows["picojoule aware"]["ms"]
     return {
