@@ -122,8 +122,8 @@ struct Borders {
   std::vector<int64_t*> outputs;
 };
 
-// Sizes and types of one call, checked against the graph.
-Borders borders(const Loaded& m, size_t batch, int64_t steps, const pj_input* inputs, size_t n_inputs, const pj_output* outputs,
+// Sizes and types of one call, checked against the graph; a caller's thread keeps the memory for its next call.
+const Borders& borders(const Loaded& m, size_t batch, int64_t steps, const pj_input* inputs, size_t n_inputs, const pj_output* outputs,
                 size_t n_outputs) {
   if (n_inputs != m.entries.size() || n_outputs != m.exits.size())
     argument("this model has " + std::to_string(m.entries.size()) + " inputs and " + std::to_string(m.exits.size()) + " outputs, got " +
@@ -140,7 +140,9 @@ Borders borders(const Loaded& m, size_t batch, int64_t steps, const pj_input* in
     if (type < PJ_I8 || type > PJ_F64) argument("'" + name + "' has an unknown type");
   };
   static constexpr Dtype types[] = {Dtype::i8, Dtype::i16, Dtype::i32, Dtype::i64, Dtype::u8, Dtype::f32, Dtype::f64};
-  Borders made;
+  thread_local Borders made;
+  made.inputs.clear();
+  made.outputs.clear();
   for (size_t i = 0; i < n_inputs; ++i) {
     const NodeDef& node = m.packed.graph->nodes[m.entries[i]];
     check(node, node.name, inputs[i].count, inputs[i].data, inputs[i].type);
@@ -325,7 +327,7 @@ pj_status pj_run(const pj_model* model, size_t batch, const pj_input* inputs, si
     need(model, "model");
     const Loaded& m = *model->loaded;
     const int64_t steps = m.packed.graph->steps();
-    const Borders b = borders(m, batch, steps, inputs, n_inputs, outputs, n_outputs);
+    const Borders& b = borders(m, batch, steps, inputs, n_inputs, outputs, n_outputs);
     m.engine->run(static_cast<int64_t>(batch), steps, 0, b.inputs, b.outputs, nullptr);
     to_real(m, outputs);
   });
@@ -358,16 +360,18 @@ pj_status pj_stream_step(pj_stream* stream, size_t steps, const pj_input* inputs
       throw std::domain_error("the bounds of this network are proven for " + std::to_string(limit) + " steps, " + std::to_string(stream->position) +
                               " are used; reset the stream");
     const auto count = static_cast<int64_t>(steps), batch = static_cast<int64_t>(stream->batch);
-    const Borders b = borders(m, stream->batch, count, inputs, n_inputs, outputs, n_outputs);
+    const Borders& b = borders(m, stream->batch, count, inputs, n_inputs, outputs, n_outputs);
     stream->failed = true;
     if (count <= block) {
       stream->engine->run(batch, count, stream->position, b.inputs, b.outputs, stream->state.data());
     } else {
       // More than T steps at once: one by one sample and block, as the engine takes at most T.
+      thread_local Borders part;
+      auto& [in, out] = part;
       for (int64_t s = 0; s < batch; ++s)
         for (int64_t first = 0; first < count; first += block) {
-          std::vector<InputBatch> in;
-          std::vector<int64_t*> out;
+          in.clear();
+          out.clear();
           for (size_t i = 0; i < b.inputs.size(); ++i) {
             const NodeDef& node = m.packed.graph->nodes[m.entries[i]];
             const int64_t at = node.steps > 0 ? s * count + first : s;

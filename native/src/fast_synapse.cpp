@@ -86,7 +86,7 @@ class FastOp : public Op {
       job.events.starts = call.scratch[0].take<int32_t>(lines * (job.shape.in[2] + 1));
       call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { table_.decode(job, begin, end); });
     }
-    const auto work = works(call, table_.work_bytes(job));
+    std::byte** work = works(call, table_.work_bytes(job));
     const auto body = kernel == Synapse::event_bits   ? table_.event_bits
                       : kernel == Synapse::event_rows ? table_.event_rows
                       : kernel == Synapse::dense_bytes ? table_.dense_bytes
@@ -96,14 +96,15 @@ class FastOp : public Op {
 
  private:
   int64_t groups() const { return (job_.shape.pixels_out + job_.weights.lists - 1) / job_.weights.lists; }
-  std::vector<std::byte*> works(const Call& call, int64_t bytes) const {
-    std::vector<std::byte*> work(call.parallel->workers());
-    for (size_t i = 0; i < work.size(); ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
+  std::byte** works(const Call& call, int64_t bytes) const {
+    const int workers = call.parallel->workers();
+    std::byte** work = call.scratch[0].take<std::byte*>(workers);
+    for (int i = 0; i < workers; ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
     return work;
   }
   void run_static(const Call& call, FastJob& job) const {
     fixed().use(job, table_.static_lanes);
-    const auto work = works(call, table_.static_bytes(job));
+    std::byte** work = works(call, table_.static_bytes(job));
     const int64_t pieces = (job.shape.pixels_out + job.fixed.chunk - 1) / job.fixed.chunk;
     call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table_.static_bits(job, begin, end, work[worker]); });
   }

@@ -2,12 +2,12 @@
 // What every kernel implements: one node for some steps of one sample.
 
 #include <algorithm>
-#include <functional>
-#include <new>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
+#include "function_ref.h"
 #include "picojoule/graph.h"
 
 namespace picojoule {
@@ -31,14 +31,14 @@ class Parallel {
  public:
   virtual ~Parallel() = default;
   virtual int workers() const = 0;
-  virtual void run(int64_t n, const std::function<void(int64_t begin, int64_t end, int worker)>& body) const = 0;
+  virtual void run(int64_t n, FunctionRef<void(int64_t begin, int64_t end, int worker)> body) const = 0;
 };
 
 // No splitting: everything in the caller.
 class Serial : public Parallel {
  public:
   int workers() const override { return 1; }
-  void run(int64_t n, const std::function<void(int64_t, int64_t, int)>& body) const override { body(0, n, 0); }
+  void run(int64_t n, FunctionRef<void(int64_t, int64_t, int)> body) const override { body(0, n, 0); }
 };
 
 // Memory of one worker, reused by every kernel; contents do not survive a kernel.
@@ -56,6 +56,11 @@ class Scratch {
     return reinterpret_cast<E*>(block.memory.get());
   }
   void clear() { used_ = 0; }
+  // For a program that runs inside a kernel; kept like everything else.
+  Scratch& inner() {
+    if (!inner_) inner_ = std::make_unique<Scratch>();
+    return *inner_;
+  }
 
  private:
   struct Free {
@@ -67,6 +72,7 @@ class Scratch {
   };
   std::vector<Block> blocks_;
   size_t used_ = 0;
+  std::unique_ptr<Scratch> inner_;
 };
 
 struct BorderInput {

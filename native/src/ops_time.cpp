@@ -89,18 +89,20 @@ class ScanOp : public Op {
     Frame frame;
     frame.arena = call.scratch->take<std::byte>(body_.arena_bytes());
     frame.state = call.scratch->take<std::byte>(body_.state_bytes());
-    std::vector<BorderInput> inputs{{reinterpret_cast<std::byte*>(x), Dtype::i64}};
-    std::vector<int64_t*> outputs{y};
+    const int64_t borders = static_cast<int64_t>(sizes_.size()) + 1;
+    BorderInput* inputs = call.scratch->take<BorderInput>(borders);
+    int64_t** outputs = call.scratch->take<int64_t*>(borders);
+    inputs[0] = {reinterpret_cast<std::byte*>(x), Dtype::i64};
+    outputs[0] = y;
     for (int64_t at = 0, i = 0; i < static_cast<int64_t>(sizes_.size()); at += sizes_[i++]) {
-      inputs.push_back({reinterpret_cast<std::byte*>(state + at), Dtype::i64});
-      outputs.push_back(next + at);
+      inputs[i + 1] = {reinterpret_cast<std::byte*>(state + at), Dtype::i64};
+      outputs[i + 1] = next + at;
     }
-    Scratch inner;
     const Serial serial;
-    frame.scratch = &inner;
+    frame.scratch = &call.scratch->inner();
     frame.parallel = &serial;
-    frame.inputs = inputs.data();
-    frame.outputs = outputs.data();
+    frame.inputs = inputs;
+    frame.outputs = outputs;
     for (int64_t t = 0; t < call.out.rows; ++t) {
       widen(call.in[0], t, x);
       body_.run(frame);

@@ -20,7 +20,7 @@ struct Pool {
   std::atomic<uint64_t> epoch{0};
   bool busy = false, open = false, spin = false;
   int wanted = 0, joined = 0, finished = 0;
-  const std::function<void(int)>* body = nullptr;
+  const FunctionRef<void(int)>* body = nullptr;
   std::exception_ptr error;
   int threads = 0;
 };
@@ -87,7 +87,7 @@ std::mutex& list_mutex() {
   return mutex;
 }
 
-void run_on_workers(int workers, bool spin, const std::function<void(int)>& body) {
+void run_on_workers(int workers, bool spin, FunctionRef<void(int)> body) {
   Pool& p = pool();
   if (workers > 1) {
     std::unique_lock lock(p.mutex);
@@ -123,7 +123,7 @@ void run_on_workers(int workers, bool spin, const std::function<void(int)>& body
 }
 
 void split_over_workers(int64_t n, int64_t grain, int workers, bool spin,
-                        const std::function<void(int64_t, int64_t, int)>& body) {
+                        FunctionRef<void(int64_t, int64_t, int)> body) {
   if (n <= 0) return;
   const int64_t pieces = (n + grain - 1) / grain;
   if (workers > pieces) workers = static_cast<int>(pieces);

@@ -2,8 +2,9 @@
 // The process's worker threads: started when first needed, made anew after a fork, asleep when idle.
 
 #include <cstdint>
-#include <functional>
 #include <mutex>
+
+#include "function_ref.h"
 
 namespace picojoule {
 
@@ -14,10 +15,10 @@ std::mutex& list_mutex();
 // joined are done. `body` takes its share from a counter of its own, so late workers are never waited
 // for. When the pool is busy with another caller, only the caller works. `spin`: workers poll a few
 // microseconds before they sleep. Exceptions of `body` are rethrown here.
-void run_on_workers(int workers, bool spin, const std::function<void(int worker)>& body);
+void run_on_workers(int workers, bool spin, FunctionRef<void(int worker)> body);
 
 // Splits [0, n) in pieces of `grain` over workers.
 void split_over_workers(int64_t n, int64_t grain, int workers, bool spin,
-                        const std::function<void(int64_t begin, int64_t end, int worker)>& body);
+                        FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
 
 }  // namespace picojoule

@@ -73,8 +73,9 @@ class ShiftedOp : public Op {
   void run(const Call& call) const override {
     const int64_t total = phases_.plane * w_.channels_in;
     A* x = call.scratch[0].take<A>(total + 128);
-    std::vector<A*> sums(call.parallel->workers());
-    for (size_t i = 0; i < sums.size(); ++i) sums[i] = call.scratch[i].take<A>(count_ + 128);
+    const int workers = call.parallel->workers();
+    A** sums = call.scratch[0].take<A*>(workers);
+    for (int i = 0; i < workers; ++i) sums[i] = call.scratch[i].take<A>(count_ + 128);
     for (int64_t t = 0; t < call.out.rows; ++t) {
       std::fill(x, x + total + 128, A{0});
       with_integer(call.in[0].dtype, [&](auto zero) { lay_out(call.in[0].as<decltype(zero)>(t), x); });

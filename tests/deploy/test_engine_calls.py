@@ -72,6 +72,32 @@ def test_convolution_and_lif_by_hand() -> None:
     assert (names["conv1"], names["neuron2"]) == ("event_bits", "planes")
 
 
+@pytest.mark.parametrize("isa", ["scalar", "auto"])
+def test_the_arena_holds_what_lives_at_once(isa: str) -> None:
+    """Twelve equal layers need the memory of three; what one layer has read, another writes over."""
+
+    def chain(layers: int) -> g.Graph:
+        b = Builder(np.random.default_rng(0), 2)
+        x = b.add(g.Input, (), kinds.binary, (8, 6, 6), 2)
+        for _ in range(layers):
+            x = b.add(
+                g.Conv, (x,), kinds.fixed(9, 0), (8, 6, 6), 2, padding=((1, 1), (1, 1)),
+                weight=b.const(b.rng.choice([-1, 1], (8, 8, 3, 3)), np.int8), coding=g.Coding("sign", 1),
+            )  # fmt: skip
+            x = b.add(
+                g.Neuron, (x,), kinds.binary, (8, 6, 6), 2, decay=b.const([[1]]), decay_shift=1,
+                gain=b.const([[1]]), bias=b.const([[0]]), thresholds=b.const([[[4]]]), reset="soft",
+                reset_value=b.const([[4]]), v_init=b.const([[0]]), v_bits=16,
+            )  # fmt: skip
+        b.output(x, "out")
+        return b.graph()
+
+    few, many = (Engine(chain(layers), isa=isa).info()["arena_bytes"] for layers in (3, 12))
+    assert many == few
+    if isa == "scalar":
+        assert many < sum(n.edge.size * 2 for n in chain(12).nodes)  # a byte an element and step at least
+
+
 def test_info_reports_memory_and_kernels() -> None:
     engine = Engine(spiking_conv(), threads=2)
     info = engine.info()

@@ -61,6 +61,14 @@ def test_every_kernel_on_arm() -> None:
 
 
 @pytest.mark.slow
+def test_warm_calls_allocate_nothing() -> None:
+    need("g++")
+    found = re.search(r"(\d+) warm calls allocate nothing", script("run_allocations.sh", "40"))
+    assert found
+    assert int(found[1]) > 1000
+
+
+@pytest.mark.slow
 def test_sanitizers_find_nothing() -> None:
     need("g++")
     output = script("run_sanitizers.sh", "400")
