@@ -70,10 +70,11 @@ struct Group {
   }
 };
 
-// Planes of one block to integers, eight planes a byte: sums[lane] = (count << double_shift) - offset.
+// Planes of one block to integers, eight planes a byte: sums[lane] = (count << double_shift) - offset. Sums wrap, so
+// that planes from 2^32 on say nothing; counts of small weights over many large spikes have them.
 void spread(const V* planes, int n, int shift, const int64_t* offset, int lists, int32_t* sums) {
   const int64_t lanes = 256 / lists;
-  for (int low = 0; low == 0 || low < n; low += 8) {
+  for (int low = 0; low == 0 || (low < n && shift + low < 32); low += 8) {
     uint8_t bytes[256];
     for (int group = 0; group < 8; ++group) {
       V8 count{};

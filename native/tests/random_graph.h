@@ -1,6 +1,7 @@
 #pragma once
 // Random small graphs for the native tests, damaged on purpose where asked: convolutions of any axes, stride,
-// padding, dilation and groups, linear layers, neurons of every reset and kind, pools.
+// padding, dilation and groups, linear layers, neurons of every reset and kind, pools, shortcuts of membranes and
+// spike attention.
 
 #include <random>
 #include <string>
@@ -102,16 +103,32 @@ struct Builder {
     return add(std::move(n));
   }
 
-  int neuron(int x) {
+  // Pixels or tokens stay where they are: a convolution of one tap, or a linear layer of the last axis.
+  int mix(int x, int64_t out, bool tokens) {
     const NodeDef& from = at(x);
-    const int64_t C = from.shape[0], levels = dice.in(1, 3);
-    const bool ternary = levels == 1 && dice.chance(20);
+    const size_t axes = from.shape.size() - 1;
+    NodeDef n = node(tokens ? "Linear" : "Conv", static_cast<int>(graph->nodes.size()), {x}, make_kind("fixed", 1, 28, 0), from.shape, from.steps);
+    Shape weight{out, tokens ? from.shape.back() : from.shape[0]};
+    (tokens ? n.shape.back() : n.shape.front()) = out;
+    if (!tokens) {
+      weight.resize(2 + axes, 1);
+      n.ints = {{"stride", Ints(axes, 1)}, {"padding", Ints(2 * axes, 0)}, {"dilation", Ints(axes, 1)}, {"groups", {1}}};
+    }
+    const bool signs = dice.chance(50);
+    n.tensors["weight"] = constant(weight, dice, -3, 4, signs);
+    return add(std::move(n));
+  }
+
+  int neuron(int x, bool binary = false, int64_t axis = 0) {
+    const NodeDef& from = at(x);
+    const int64_t C = from.shape[axis], levels = binary ? 1 : dice.in(1, 3);
+    const bool ternary = !binary && levels == 1 && dice.chance(20);
     const Kind kind = ternary ? make_kind("ternary", 1, 0, 0) : levels == 1 ? make_kind("binary", 1, 0, 0) : make_kind("integer", levels, 0, 0);
-    NodeDef n = node("Neuron", x + 1, {x}, kind, from.shape, from.steps);
+    NodeDef n = node("Neuron", static_cast<int>(graph->nodes.size()), {x}, kind, from.shape, from.steps);
     static const char* resets[] = {"hard", "soft", "none"};
     n.strs = {{"reset", resets[dice.in(0, 2)]}, {"rounding", dice.chance(70) ? "floor" : "half_up"}};
     const int64_t shift = dice.in(0, 4);
-    n.ints = {{"axis", {0}}, {"decay_shift", {shift}}};
+    n.ints = {{"axis", {axis}}, {"decay_shift", {shift}}};
     const auto plane = [&](int64_t low, int64_t high) { return constant({dice.chance(20) ? T : 1, dice.chance(50) ? C : 1}, dice, low, high); };
     n.tensors["decay"] = dice.chance(60) ? constant({1, 1}, dice, 1, 1) : plane(0, int64_t{1} << shift);
     n.tensors["gain"] = dice.chance(60) ? constant({1, C}, dice, 0, 0, true) : plane(-3, 3);
@@ -137,6 +154,44 @@ struct Builder {
     return add(std::move(n));
   }
 
+  int pair(const char* type, int a, int b, Kind kind) {
+    NodeDef n = node(type, static_cast<int>(graph->nodes.size()), {a, b}, kind, at(a).size() < at(b).size() ? at(b).shape : at(a).shape, at(a).steps);
+    static const char* ops[] = {"and", "or", "iand"};
+    if (n.type == "Logic") n.strs = {{"op", ops[dice.in(0, 2)]}};
+    if (n.type == "Add") n.ints = {{"shifts", {0, dice.in(0, 1)}}, {"signs", {1, dice.chance(50) ? 1 : -1}}};
+    return add(std::move(n));
+  }
+
+  // The sum over all pixels of a channel, or over all tokens.
+  int total(int x, bool tokens, bool keep) {
+    const NodeDef& from = at(x);
+    NodeDef n = node("Mean", static_cast<int>(graph->nodes.size()), {x}, make_kind("fixed", 1, 20, 0), {}, from.steps);
+    const size_t channel = tokens ? from.shape.size() - 1 : 0;
+    Ints axes;
+    for (size_t i = 0; i < from.shape.size(); ++i) {
+      if (i != channel) axes.push_back(static_cast<int64_t>(i));
+      if (i == channel || keep) n.shape.push_back(i == channel ? from.shape[i] : 1);
+    }
+    n.ints = {{"axes", axes}, {"keepdim", {keep}}, {"total", {1}}};
+    return add(std::move(n));
+  }
+
+  // Queries masked by the channels in which keys and values meet, over one or several axes of pixels, or over tokens.
+  int attention(int x) {
+    const bool tokens = at(x).shape.size() == 2 && dice.chance(50);
+    const int64_t out = dice.chance(30) ? dice.in(1, 9) : dice.in(60, 140), axis = tokens ? 1 : 0;
+    const Kind binary = make_kind("binary", 1, 0, 0);
+    const int q = neuron(mix(x, out, tokens), true, axis), k = neuron(mix(x, out, tokens), true, axis), v = neuron(mix(x, out, tokens), true, axis);
+    const int gate = neuron(total(pair(dice.chance(50) ? "Mul" : "Logic", k, v, binary), tokens, true), true, axis);
+    return dice.chance(50) ? pair("Mul", gate, q, binary) : pair("Logic", q, gate, binary);
+  }
+
+  int shortcut(int x) {
+    const int64_t out = dice.in(1, 70);
+    const int a = mix(x, out, false), b = mix(x, out, false);
+    return neuron(pair("Add", a, b, make_kind("fixed", 1, 30, 0)));
+  }
+
   int flatten(int x) {
     const NodeDef& from = at(x);
     NodeDef n = node("Reshape", x + 1, {x}, from.kind, {product(from.shape)}, from.steps);
@@ -155,7 +210,10 @@ struct Builder {
       x = neuron(synapse(x));
       if (axes && dice.chance(30)) x = pool(x);
     }
-    if (axes && dice.chance(50)) x = neuron(synapse(flatten(x)));
+    if (axes && dice.chance(20)) x = shortcut(x);
+    if (axes && dice.chance(25)) x = attention(x);
+    if (axes && dice.chance(15)) x = neuron(synapse(total(x, false, false)));
+    else if (axes && dice.chance(50) && product(at(x).shape) <= 2048) x = neuron(synapse(flatten(x)));  // weights fit
     add(node("Output", x + 1, {x}, at(x).kind, at(x).shape, at(x).steps));
   }
 };

@@ -77,6 +77,28 @@ def test_every_geometry(case: int, kind: Kind) -> None:
                     np.testing.assert_array_equal(found, wanted, err_msg=f"{isa} {kernel} {rate} {threads}")
 
 
+@pytest.mark.parametrize("outputs", [40, 200])
+def test_counts_beyond_32_bits_of_small_sums(outputs: int) -> None:
+    """Codes count from the least one: eight times every spike here, though nearly all weights are zero."""
+    b, kind, inputs = Builder(np.random.default_rng(3), 1), kinds.integer(65535), 20000
+    x = b.add(g.Input, (), kind, (inputs,), 1)
+    weight = np.zeros((outputs, inputs), np.int8)
+    weight[:, :2] = b.rng.permuted(np.tile([-8, 7], (outputs, 1)), axis=1)
+    y = b.add(
+        g.Linear, (x,), kinds.fixed(bits_for(-8 * 65535, 7 * 65535), 0), (outputs,), 1,
+        weight=b.const(weight, np.int8), coding=g.Coding("int", 4),
+    )  # fmt: skip
+    b.output(y, "out")
+    graph = b.graph()
+    data = np.full((1, 1, inputs), 65535, np.int64)
+    data[0, 0, :2] = 40000, 65535
+    wanted = reference.run(graph, {graph.inputs[0].name: data})["out"].numpy()
+    for isa in ISAS[1:]:
+        for kernel in ("event_bits", "static_bits"):
+            found = Engine(graph, isa=isa, kernels={y: kernel})(data)["out"]
+            np.testing.assert_array_equal(found, wanted, err_msg=f"{isa} {kernel}")
+
+
 def test_groups_are_refused() -> None:
     b = Builder(np.random.default_rng(0), 2)
     x = b.add(g.Input, (), kinds.binary, (8, 4, 4), 2)
