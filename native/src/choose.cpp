@@ -168,14 +168,19 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
       choice.synapse = choice.plan.kernel = kernel;
       choice.why = kMeasured;
     }
-  if (!counts_bits(choice.synapse) || !refuse(node, input, facts, Synapse::static_bits).empty()) return;
+  const bool bits = counts_bits(choice.synapse);
+  const Synapse events = bits ? Synapse::event_bits : Synapse::event_rows, steady = bits ? Synapse::static_bits : Synapse::dense_bytes;
+  if (choice.synapse != events && (choice.synapse != steady || !(bits || measured))) return;
+  if (!refuse(node, input, facts, events).empty() || !refuse(node, input, facts, steady).empty()) return;
   const auto found = options.boundaries.find(node.name);
   const bool known = found != options.boundaries.end();
   if (measured && !known) return;
-  const double boundary = known ? found->second : static_boundary(node, input, facts, options.isa);
-  if (boundary < 1) choice.plan = {Synapse::event_bits, Synapse::static_bits, boundary};
+  const double boundary = known  ? found->second
+                          : bits ? static_boundary(node, input, facts, options.isa)
+                                 : dense_boundary(node, input, facts, options.isa);
+  if (boundary < 1) choice.plan = {events, steady, boundary};
   if (measured) return;
-  choice.synapse = (choice.rate < 0 ? kUsualRate : choice.rate) > boundary ? Synapse::static_bits : Synapse::event_bits;
+  choice.synapse = (choice.rate < 0 ? kUsualRate : choice.rate) > boundary ? steady : events;
   choice.why = choice.rate < 0 ? "by kinds and bits, rate unknown" : "by kinds, bits and rate";
 }
 

@@ -16,12 +16,14 @@ struct Prices {
   double turn;           // turning 64 channels of one pixel, in or out
   double gather;         // static counts of one pixel into its part of a vector
   double window;         // a tap of the list of one pixel's window
+  double small_row, byte_row;  // 32 outputs of an event's int8 row, when bytes hold some sums and when not
+  double products[3];    // of one input with 32 int8 weights, by ByteSums
 };
 
 Prices prices(Isa isa) {
-  if (isa == Isa::avx512) return {0.05, 0.2, 0.48, 0.65, 2.2, 12, 2};
-  if (isa == Isa::avx2) return {0.2, 0.3, 0.45, 0.85, 2.2, 12, 2};
-  return {0.3, 0.5, 1.2, 2.2, 5, 12, 2};
+  if (isa == Isa::avx512) return {0.05, 0.2, 0.48, 0.65, 2.2, 12, 2, 0.3, 0.45, {0.15, 0.15, 0.15}};
+  if (isa == Isa::avx2) return {0.2, 0.3, 0.45, 0.85, 2.2, 12, 2, 0.3, 0.45, {0.19, 0.38, 0.9}};
+  return {0.3, 0.5, 1.2, 2.2, 5, 12, 2, 0.6, 0.9, {20, 25, 50}};
 }
 
 // A boundary is drawn where static counting wins clearly: an estimate that errs costs less on this side.
@@ -46,6 +48,14 @@ double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFa
   const double turned = static_cast<double>(w.taps() * blocks(w.channels_in, 64)) * spikes + count_planes * static_cast<double>(blocks(w.channels_out, 64));
   const double fixed = rows + cost.turn * turned * 256 * vectors + cost.gather * lists;
   return std::max(0.0, kCaution * fixed - cost.window * static_cast<double>(w.taps())) / event;
+}
+
+double dense_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
+  const Window w = window_of(node, input);
+  const Prices cost = prices(isa);
+  const double vectors = static_cast<double>(blocks(w.channels_out, 32)), spikes = planes_of(input.kind);
+  const double event = cost.alone + vectors * (facts.small() ? cost.small_row : cost.byte_row);
+  return kCaution * vectors * cost.products[static_cast<int>(facts.byte_sums(input.kind))] / (spikes * event);
 }
 
 }  // namespace picojoule

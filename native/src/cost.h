@@ -9,5 +9,7 @@ inline constexpr double kUsualRate = 0.15;  // of spikes whose rate nobody measu
 
 // Share of set input bits at which event and static counting take the same time; may pass 1.
 double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa);
+// The same for the int8 rows of events and dense bytes.
+double dense_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa);
 
 }  // namespace picojoule

@@ -24,6 +24,11 @@ struct Events {
 
 inline constexpr int64_t kOverrun = 16;
 
+// What holds 16 bits where bytes are multiplied: whole sums, any two products, or only those of bytes below 128.
+enum class ByteSums : uint8_t { sixteen, pairs, halves };
+
+inline constexpr int64_t kByteTile = 32;  // outputs whose byte weights lie together
+
 // Weight rows a tap and input channel: bits of output channels (vertical counting) or int8 of them.
 struct FastWeights {
   const uint8_t* rows = nullptr;
@@ -45,8 +50,10 @@ struct FastWeights {
   uint32_t zero = 0;           // offset of a row of zeros
   int double_shift = 0;        // 1: weights are -1 and +1, the sum is twice the count less the events
   int64_t offset_positive = 0, offset_negative = 0;  // sum = (count << double_shift) - offsets * events
-  bool wide = false;           // int8 rows need 32-bit sums
-  const int8_t* quads = nullptr;   // dense bytes: [runs][run / 4][padded][4], each run cut out of one image row
+  int64_t byte_rows = 0, short_rows = 0;  // int8 rows whose sum fits 8 bits (0: too few to pay) and 16 bits
+  ByteSums byte_sums = ByteSums::sixteen;
+  // Dense bytes: [padded / kByteTile][runs][run / 4][kByteTile][4], each run cut out of one image row.
+  const int8_t* quads = nullptr;
   int64_t runs = 0, run = 0;
   const int32_t* run_offsets = nullptr;  // of runs, in elements of the image from the window's first corner
   const int32_t* lift = nullptr;   // [padded], what the offset of the bytes brings

@@ -1,4 +1,4 @@
-// Dense small integers times int8 weights, several pixels at a time. Included by fast_impl.inl.
+// Dense small integers times int8 weights, several windows at a time. Included by fast_impl.inl.
 
 namespace {
 
@@ -9,54 +9,144 @@ int64_t corner(const FastJob& job, int64_t p) {
   return ((z * job.image_size[1] + y) * job.image_size[2] + p % s.out[2] * s.stride[2]) * s.channels;
 }
 
-// Sums of 8 N channels of M pixels; four products share a lane of 32 bits.
-template <int M, int N>
+inline int32_t four_bytes(const uint8_t* from) {
+  int32_t four;
+  std::memcpy(&four, from, 4);
+  return four;
+}
+
+#if defined(__AVX512VNNI__)
+
+constexpr int64_t kChannels = 16;  // of one vector of sums
+typedef int32_t Wide32 __attribute__((vector_size(64), may_alias));
+
+// Sums of kChannels N channels of M windows; four products are added to a lane of 32 bits at once.
+template <ByteSums, int M, int N>
 void multiply_bytes(const FastJob& job, const uint8_t* const* window, int64_t channel, int32_t* sums) {
   const FastWeights& w = job.weights;
   const int64_t padded = job.shape.padded;
-  V16 acc[M][N] = {};
-  const int8_t* row = w.quads + channel * 4;
+  Wide32 acc[M][N];
+  for (int j = 0; j < N; ++j) {
+    std::memcpy(&acc[0][j], w.lift + channel + 16 * j, 64);
+    for (int m = 1; m < M; ++m) acc[m][j] = acc[0][j];
+  }
+  const int8_t* row = w.quads + channel * w.runs * w.run;
   for (int64_t r = 0; r < w.runs; ++r) {
     const int64_t offset = w.run_offsets[r];
-    for (int64_t i = 0; i < w.run; i += 4, row += padded * 4)
+    for (int64_t i = 0; i < w.run; i += 4, row += kByteTile * 4) {
+      __m512i weight[N];
+      for (int j = 0; j < N; ++j) weight[j] = _mm512_loadu_si512(row + 64 * j);
       for (int m = 0; m < M; ++m) {
-        int32_t four;
-        std::memcpy(&four, window[m] + offset + i, 4);
-        const V32 quad = {four, four, four, four, four, four, four, four};
-        for (int j = 0; j < N; ++j) acc[m][j] += madd_bytes((V)quad, load(row + 32 * j));
+        const __m512i quad = _mm512_set1_epi32(four_bytes(window[m] + offset + i));
+        for (int j = 0; j < N; ++j) acc[m][j] = (Wide32)_mm512_dpbusd_epi32((__m512i)acc[m][j], quad, weight[j]);
+      }
+    }
+  }
+  for (int m = 0; m < M; ++m)
+    for (int j = 0; j < N; ++j) std::memcpy(sums + m * padded + channel + 16 * j, &acc[m][j], 64);
+}
+
+#else
+
+constexpr int64_t kChannels = 8;
+
+// Four products in each lane of 32 bits, exact whatever they are.
+template <ByteSums Sums>
+inline V32 four_products(V quad, V weights) {
+  const V16 ones = V16{} + 1;
+  if constexpr (Sums != ByteSums::halves) return madd(madd_bytes(quad, weights), ones);
+  // Two products of a byte below 128 fit 16 bits; its top bit counts apart.
+  const V low = quad & 0x7f7f7f7f7f7f7f7full, top = quad >> 7 & 0x0101010101010101ull;
+  return madd(madd_bytes(low, weights), ones) + madd(madd_bytes(top, weights), ones * 128);
+}
+
+// Sums of kChannels N channels of M windows; four products share a lane of 32 bits.
+template <ByteSums Sums, int M, int N>
+void multiply_bytes(const FastJob& job, const uint8_t* const* window, int64_t channel, int32_t* sums) {
+  const FastWeights& w = job.weights;
+  const int64_t padded = job.shape.padded;
+  V acc[M][N] = {};
+  const int8_t* row = w.quads + channel / kByteTile * kByteTile * w.runs * w.run + channel % kByteTile * 4;
+  for (int64_t r = 0; r < w.runs; ++r) {
+    const int64_t offset = w.run_offsets[r];
+    for (int64_t i = 0; i < w.run; i += 4, row += kByteTile * 4)
+      for (int m = 0; m < M; ++m) {
+        const int32_t four = four_bytes(window[m] + offset + i);
+        const V quad = (V)V32{four, four, four, four, four, four, four, four};
+        for (int j = 0; j < N; ++j) {
+          if constexpr (Sums == ByteSums::sixteen) acc[m][j] = (V)((V16)acc[m][j] + madd_bytes(quad, load(row + 32 * j)));
+          else acc[m][j] = (V)((V32)acc[m][j] + four_products<Sums>(quad, load(row + 32 * j)));
+        }
       }
   }
-  const V16 ones = V16{} + 1;
   for (int m = 0; m < M; ++m)
     for (int j = 0; j < N; ++j) {
-      const V32 sum = madd(acc[m][j], ones) + (V32)load(w.lift + channel + 8 * j);
+      V32 sum = (V32)load(w.lift + channel + 8 * j);
+      if constexpr (Sums == ByteSums::sixteen) sum += madd((V16)acc[m][j], V16{} + 1);
+      else sum += (V32)acc[m][j];
       std::memcpy(sums + m * padded + channel + 8 * j, &sum, 32);
     }
 }
 
-template <int M>
-void pixels_of_bytes(const FastJob& job, int64_t p, const Work& w) {
+#endif
+
+// Sums of all channels of M windows.
+template <ByteSums Sums, int M>
+void windows_of_bytes(const FastJob& job, const uint8_t* const* window, int32_t* sums) {
+  int64_t c = 0;
+  for (; c + kChannels < job.shape.out_channels; c += 2 * kChannels) multiply_bytes<Sums, M, 2>(job, window, c, sums);
+  if (c < job.shape.out_channels) multiply_bytes<Sums, M, 1>(job, window, c, sums);
+}
+
+template <ByteSums Sums>
+void some_windows(const FastJob& job, const uint8_t* const* window, int64_t n, int32_t* sums) {
   const int64_t padded = job.shape.padded;
-  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
-  for (int64_t t = 0; t < job.steps; ++t) {
-    if (t == 0 || job.in_row_bytes) {
-      const uint8_t* window[M];
-      for (int m = 0; m < M; ++m) window[m] = job.image + t * job.image_row_bytes + corner(job, p + m);
-      int64_t c = 0;
-      for (; c + 8 < job.shape.out_channels; c += 16) multiply_bytes<M, 2>(job, window, c, w.sums);
-      if (c < job.shape.out_channels) multiply_bytes<M, 1>(job, window, c, w.sums);
+  int64_t i = 0;
+  for (; i + kTogether <= n; i += kTogether) windows_of_bytes<Sums, kTogether>(job, window + i, sums + i * padded);
+  for (; i + 2 <= n; i += 2) windows_of_bytes<Sums, 2>(job, window + i, sums + i * padded);
+  for (; i < n; ++i) windows_of_bytes<Sums, 1>(job, window + i, sums + i * padded);
+}
+
+// kTogether pixels step by step; of the pixels left over, kTogether steps of one.
+template <ByteSums Sums>
+void dense_bytes_of(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
+  const int64_t padded = job.shape.padded, fresh = job.in_row_bytes ? job.steps : least(1, job.steps);
+  const auto window_at = [&](int64_t t, int64_t p) { return job.image + t * job.image_row_bytes + corner(job, p); };
+  const uint8_t* window[kTogether];
+  int64_t p = begin;
+  for (; p + kTogether <= end; p += kTogether) {
+    for (int64_t m = 0; m < kTogether; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
+    for (int64_t t = 0; t < job.steps; ++t) {
+      if (t < fresh) {
+        for (int64_t m = 0; m < kTogether; ++m) window[m] = window_at(t, p + m);
+        some_windows<Sums>(job, window, kTogether, w.sums);
+      }
+      finish_group(job, t, p, kTogether, w, padded);
     }
-    finish_group(job, t, p, M, w, padded);
+    for (int64_t m = 0; m < kTogether; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
   }
-  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
+  for (; p < end; ++p) {
+    start_rows(job.end, p, w.v, padded);
+    for (int64_t t = 0; t < job.steps; ++t) {
+      const int64_t n = t % kTogether ? 0 : least(kTogether, fresh - t);
+      for (int64_t m = 0; m < n; ++m) window[m] = window_at(t + m, p);
+      some_windows<Sums>(job, window, n, w.sums);
+      finish_rows(job, t, p, w.sums + least(t, fresh - 1) % kTogether * padded, w.v, w.spikes);
+    }
+    end_rows(job.end, p, w.v, padded);
+  }
 }
 
 void dense_bytes(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const Work w = cut(job, work, nullptr);
   std::memset(w.sums, 0, static_cast<size_t>(kTogether * job.shape.padded) * 4);
-  int64_t p = begin;
-  for (; p + 4 <= end; p += 4) pixels_of_bytes<4>(job, p, w);
-  for (; p < end; ++p) pixels_of_bytes<1>(job, p, w);
+#if defined(__AVX512VNNI__)
+  dense_bytes_of<ByteSums::sixteen>(job, begin, end, w);  // one instruction is exact for all
+#else
+  if (job.weights.byte_sums == ByteSums::sixteen) return dense_bytes_of<ByteSums::sixteen>(job, begin, end, w);
+  if (job.weights.byte_sums == ByteSums::pairs) return dense_bytes_of<ByteSums::pairs>(job, begin, end, w);
+  dense_bytes_of<ByteSums::halves>(job, begin, end, w);
+#endif
 }
 
 }  // namespace

@@ -59,6 +59,12 @@ int WeightFacts::planes() const {
   return planes;
 }
 
+ByteSums WeightFacts::byte_sums(const Kind& input) const {
+  const long double range = input.high() - input.low();
+  if (sum_bound / magnitude(input) * range <= 32767) return ByteSums::sixteen;
+  return 2 * range * static_cast<long double>(most()) <= 32767 ? ByteSums::pairs : ByteSums::halves;
+}
+
 // Bytes of one padded image stay small, and so does what lies between two taps.
 static bool padded_image(const Window& w) {
   int64_t size = w.channels_in;
@@ -82,8 +88,6 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   if (kernel == Synapse::dense_bytes) {
     if (kind.storage() != Dtype::i8) return "its input passes 8 bits";
     if (facts.low < -128 || facts.high > 127) return "its weights pass 8 bits";
-    const long double range = kind.high() - kind.low(), most = facts.sum_bound / magnitude(kind);
-    if (most * range > 32767) return "its sums pass 16 bits";
     return padded_image(w) ? "" : "its padded image is too large";
   }
   if (kernel == Synapse::dense_rows) {

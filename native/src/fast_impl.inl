@@ -19,7 +19,12 @@ struct Work {
   int32_t *sums, *v, *spikes;
 };
 
-constexpr int64_t kTogether = 4;  // pixels that dense bytes share a load of weights
+// Windows that dense bytes share a load of weights: as many as leave their sums in registers.
+#if defined(__AVX512VNNI__)
+constexpr int64_t kTogether = 8;
+#else
+constexpr int64_t kTogether = 4;
+#endif
 
 int64_t blocks_of(const FastJob& job) { return job.weights.lists > 1 ? 1 : (job.shape.out_channels + 255) / 256; }
 
@@ -83,6 +88,10 @@ void put_four(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int6
 }
 
 void put_raw_group(const Epilogue& e, int64_t t, int64_t p, int live, const int32_t* sums, int64_t lane, int64_t channels) {
+  if (live == 8) {
+    put_raw_group(e, t, p, 4, sums, lane, channels);
+    return put_raw_group(e, t, p + 4, 4, sums + 4 * lane, lane, channels);
+  }
   if (live == 4 && e.pixel_stride == 1) {
     if (e.element == 1) return put_four<int8_t>(e, t, p, sums, lane, channels);
     if (e.element == 2) return put_four<int16_t>(e, t, p, sums, lane, channels);
@@ -193,83 +202,9 @@ void finish_group(const FastJob& job, int64_t t, int64_t p, int live, const Work
     finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * job.shape.padded, w.spikes);
 }
 
-// -- rows of int8 --------------------------------------------------------------------------------------
-
-// sums[0..32) of one block of channels over the lists of all planes, most significant first.
-template <class A, int N>
-void add_rows(const FastJob& job, const Work& w, const int64_t* lengths, int64_t channel, int32_t* sums) {
-  constexpr int lanes = 32 / sizeof(A) / (sizeof(A) == 2 ? 2 : 1);  // elements of one vector of A
-  (void)lanes;
-  const int8_t* rows = reinterpret_cast<const int8_t*>(job.weights.rows) + channel;
-  if constexpr (sizeof(A) == 2) {
-    V16 acc[N] = {};
-    for (int q = job.in_planes; q-- > 0;) {
-      const uint32_t* list = w.lists + q * w.capacity;
-      const bool minus = job.in_ternary && q == 1;
-      if (!job.in_ternary)
-        for (int j = 0; j < N; ++j) acc[j] += acc[j];
-      for (int64_t i = 0; i < lengths[q]; ++i)
-        for (int j = 0; j < N; ++j) {
-          const V16 row = widen16(rows + list[i] + 16 * j);
-          acc[j] = minus ? acc[j] - row : acc[j] + row;
-        }
-    }
-    for (int j = 0; j < N; ++j)
-      for (int i = 0; i < 16; ++i) sums[16 * j + i] = acc[j][i];
-  } else {
-    V32 acc[2 * N] = {};
-    for (int q = job.in_planes; q-- > 0;) {
-      const uint32_t* list = w.lists + q * w.capacity;
-      const bool minus = job.in_ternary && q == 1;
-      if (!job.in_ternary)
-        for (int j = 0; j < 2 * N; ++j) acc[j] += acc[j];
-      for (int64_t i = 0; i < lengths[q]; ++i)
-        for (int j = 0; j < 2 * N; ++j) {
-          const V32 row = widen32(rows + list[i] + 8 * j);
-          acc[j] = minus ? acc[j] - row : acc[j] + row;
-        }
-    }
-    for (int j = 0; j < 2 * N; ++j) std::memcpy(sums + 8 * j, &acc[j], 32);
-  }
-}
-
-template <class A>
-void sum_rows(const FastJob& job, const Work& w, const int64_t* lengths, int32_t* sums) {
-  int64_t c = 0;
-  for (; c + 64 <= job.shape.padded; c += 64) add_rows<A, 4>(job, w, lengths, c, sums + c);
-  for (; c < job.shape.padded; c += 32) add_rows<A, 2>(job, w, lengths, c, sums + c);
-}
-
-template <int M>
-void pixels_of_rows(const FastJob& job, int64_t p, int64_t chunks, const Work& w) {
-  const int64_t padded = job.shape.padded;
-  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
-  int64_t slices = 0;
-  for (int64_t t = 0; t < job.steps; ++t) {
-    for (int m = 0; m < M && (t == 0 || job.in_row_bytes); ++m) {
-      if (M > 1 || t == 0) slices = window_slices(job, p + m, w.slices);
-      int64_t lengths[64];
-      for (int q = 0; q < job.in_planes; ++q) lengths[q] = window_list(job, t, q, w.slices, slices, chunks, 0, w.lists + q * w.capacity);
-      if (job.weights.wide) sum_rows<int32_t>(job, w, lengths, w.sums + m * padded);
-      else sum_rows<int16_t>(job, w, lengths, w.sums + m * padded);
-    }
-    finish_group(job, t, p, M, w, padded);
-  }
-  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
-}
-
-// Sums that leave as they are leave four pixels at a time; neurons keep one pixel's lists.
-void event_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
-  const Work w = cut(job, work, nullptr);
-  const int64_t chunks = usual_chunks(job);
-  int64_t p = begin;
-  if (job.end.finish == Finish::raw)
-    for (; p + kTogether <= end; p += kTogether) pixels_of_rows<kTogether>(job, p, chunks, w);
-  for (; p < end; ++p) pixels_of_rows<1>(job, p, chunks, w);
-}
-
 }  // namespace
 
+#include "fast_rows.inl"
 #include "fast_bits.inl"
 #include "fast_bytes.inl"
 #include "fast_static.inl"

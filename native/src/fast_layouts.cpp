@@ -67,7 +67,7 @@ QuadLayout::QuadLayout(const FastJob& job, int64_t low, const WeightAt& weight) 
     for (int64_t o = 0; o < s.out_channels; ++o)
       for (int64_t i = 0; i < runs.together * s.channels; ++i) {
         const int64_t code = weight(o, r * runs.together + i / s.channels, i % s.channels);
-        quads[((r * runs.run + i) / 4 * s.padded + o) * 4 + i % 4] = static_cast<int8_t>(code);
+        quads[((o / kByteTile * runs.runs + r) * runs.run / 4 + i / 4) * kByteTile * 4 + o % kByteTile * 4 + i % 4] = static_cast<int8_t>(code);
         lift[o] += static_cast<int32_t>(code * low);
       }
 }

@@ -121,7 +121,7 @@ class FastOp : public Op {
     return quads_.get(list_mutex(), [&] {
       if (!rows_.empty())  // beside event_rows
         return std::make_unique<const QuadLayout>(job_, low_, [&](int64_t o, int64_t tap, int64_t c) {
-          return static_cast<int64_t>(static_cast<int8_t>(rows_[(tap * job_.shape.channels + c) * job_.weights.row_bytes + o]));
+          return static_cast<int64_t>(static_cast<int8_t>(rows_[byte_at(o, tap, c)] ^ low_bytes_lifted(o)));
         });
       auto made = std::make_unique<const QuadLayout>(job_, low_, [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); });
       layout_bytes_ = static_cast<int64_t>(made->quads.size());
@@ -158,7 +158,10 @@ class FastOp : public Op {
     low_ = input.kind.low();
     planes_in_ = planes_of(input.kind);
     ternary_in_ = input.kind.name == KindName::ternary;
-    if (plan_.kernel == Synapse::dense_bytes || plan_.high == Synapse::dense_bytes) set_image(job_);
+    if (plan_.kernel == Synapse::dense_bytes || plan_.high == Synapse::dense_bytes) {
+      set_image(job_);
+      job_.weights.byte_sums = facts_.byte_sums(input.kind);
+    }
     if (plan_.kernel != Synapse::dense_bytes && plan_.kernel != Synapse::dense_rows) {
       job_.in_planes = planes_in_;
       job_.in_ternary = ternary_in_;
@@ -212,14 +215,20 @@ class FastOp : public Op {
     FastWeights& w = job_.weights;
     w.row_bytes = s.padded;
     step_by_pixel();
-    w.wide = facts_.sum_bound > 32767;
+    w.short_rows = 32767 / facts_.most();
+    w.byte_rows = facts_.small() ? 127 / facts_.most() : 0;
     rows_.assign(s.taps * s.channels * w.row_bytes + 64, 0);
     for (int64_t o = 0; o < s.out_channels; ++o)
       for (int64_t tap = 0; tap < s.taps; ++tap)
         for (int64_t c = 0; c < s.channels; ++c)
-          rows_[(tap * s.channels + c) * w.row_bytes + o] = static_cast<uint8_t>(weight(o, tap, c));
+          rows_[byte_at(o, tap, c)] = static_cast<uint8_t>(weight(o, tap, c)) ^ low_bytes_lifted(o);
     w.rows = rows_.data();
   }
+  // Outputs i and i + 16 of 32 share a lane of 16 bits (fast_rows.inl).
+  int64_t byte_at(int64_t o, int64_t tap, int64_t c) const {
+    return (tap * job_.shape.channels + c) * job_.weights.row_bytes + o / 32 * 32 + o % 16 * 2 + o / 16 % 2;
+  }
+  uint8_t low_bytes_lifted(int64_t o) const { return !job_.weights.byte_rows && o % 32 < 16 ? 128 : 0; }
 
   // Code w is stored as w - low, or as (w + 1) / 2 for signs; negative spikes add rows of high - w.
   void bit_weights() {

@@ -1,8 +1,10 @@
 #pragma once
 // Choosing and building the fast kernels of Conv and Linear, alone or with the neuron that follows.
 
+#include <algorithm>
 #include <string>
 
+#include "fast.h"
 #include "isa.h"
 #include "neuron_constants.h"
 #include "op.h"
@@ -34,6 +36,9 @@ struct WeightFacts {
   std::vector<Range> outputs;     // a channel, bias included
 
   int planes() const;             // of the weights as vertical counting stores them
+  int64_t most() const { return std::max<int64_t>({1, high, -low}); }  // of |code|
+  bool small() const { return most() <= 16; }  // added as bytes: fewer than seven rows at once do not pay
+  ByteSums byte_sums(const Kind& input) const;
 };
 
 // Why a kernel cannot run a node; empty when it can.

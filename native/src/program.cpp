@@ -164,7 +164,7 @@ void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
   const Layout words = canonical(input, node.type == "Conv" ? Layout::packed_first : Layout::packed_last);
   // Dense bytes take what there is.
   const bool dense = choice.synapse == Synapse::dense_rows ||
-                     (choice.synapse == Synapse::dense_bytes && !exists(node.inputs[0], words));
+                     (choice.plan.kernel == Synapse::dense_bytes && !exists(node.inputs[0], words));
   const bool fused = choice.neuron >= 0;
   const int in = value(graph, node.inputs[0], dense ? Layout::dense : words);
   const int target = fused ? choice.neuron : i;

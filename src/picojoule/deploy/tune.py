@@ -29,6 +29,7 @@ from picojoule.graph.rates import plane_counts, planes_of
 FORMAT, VERSION = "picojoule tune", 1
 ROUNDS = 15
 LOW, HIGH = 0.1, 0.45  # rates between which the cost of events is drawn as a line
+PAIRS = (("event_bits", "static_bits"), ("event_rows", "dense_bytes"))  # the second's cost knows no rate
 _KEYS = {"format", "version", "file_sha256", "machine", "nodes"}
 
 Array = np.ndarray
@@ -71,7 +72,7 @@ def tune(
         tick: called with the name of each node before it is measured.
     Returns:
         Node name -> kernel, us by kernel (of one sample through the whole net), and boundary: the share of
-        set input bits from which static counting beats events, where both can run.
+        set input bits from which the kernel whose cost knows no rate beats events (`PAIRS`).
     """
     from picojoule.deploy.engine import Engine
 
@@ -92,8 +93,9 @@ def tune(
                 continue
         times = _in_turn(engines, inputs, rounds)
         found[node.name] = {"kernel": min(times, key=times.__getitem__), "us": times}
-        if {"event_bits", "static_bits"} <= set(times):
-            found[node.name]["boundary"] = _boundary(graph, node, isa, rounds)
+        able = [pair for pair in PAIRS if set(pair) <= set(times)]
+        for sparse, steady in sorted(able, key=lambda pair: found[node.name]["kernel"] not in pair)[:1]:
+            found[node.name]["boundary"] = _boundary(graph, node, isa, rounds, sparse, steady)
     return found
 
 
@@ -107,8 +109,8 @@ def _in_turn(engines: dict[str, Any], inputs: dict[str, Array], rounds: int) -> 
     return {name: round(sum(parts), 3) for name, parts in best.items()}
 
 
-def _boundary(graph: g.Graph, node: g.Node, isa: str, rounds: int) -> float:
-    """Rate at which events cost what static counting costs, from the synapse (and its neuron) alone."""
+def _boundary(graph: g.Graph, node: g.Node, isa: str, rounds: int, sparse: str, steady: str) -> float:
+    """Rate at which events by kernel `sparse` cost what `steady` costs, from a synapse (and neuron)."""
     from picojoule.deploy.engine import Engine
 
     edge = graph[node.inputs[0]].edge
@@ -132,8 +134,8 @@ def _boundary(graph: g.Graph, node: g.Node, isa: str, rounds: int) -> float:
         found = [row for row in timing.steps(engine, x, rounds) if row["node"] in names]
         return float(share), sum(row["us"] for row in found if row["what"] != "unpack")
 
-    (least, low), (most, high) = cost("event_bits", LOW), cost("event_bits", HIGH)
-    fixed = cost("static_bits", LOW)[1]
+    (least, low), (most, high) = cost(sparse, LOW), cost(sparse, HIGH)
+    fixed = cost(steady, LOW)[1]
     if high <= low or most <= least:
         return 1.0
     return round(float(np.clip(least + (fixed - low) / (high - low) * (most - least), 0.0, 1.0)), 4)
