@@ -15,7 +15,6 @@ mark); finished runs in --out are kept, so that the command goes on where it was
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
 import subprocess
@@ -26,10 +25,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
+from whole_step import Jelly
 
 import picojoule
 from picojoule import data as datasets
@@ -52,21 +52,6 @@ PLANS: dict[str, dict[str, Any]] = {
     },
 }
 LIBRARIES = ("picojoule", "spikingjelly")
-
-
-class Jelly(nn.Module):
-    """SpikingJelly's multi-step LIFNode on rows."""
-
-    def __init__(self, T: int) -> None:
-        super().__init__()
-        neuron: Any = importlib.import_module("spikingjelly.activation_based.neuron")
-        surrogate: Any = importlib.import_module("spikingjelly.activation_based.surrogate")
-        self.T = T
-        self.node = neuron.LIFNode(surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m")
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.node.reset()
-        return self.node(x.unflatten(0, (self.T, -1))).flatten(0, 1)
 
 
 def make(library: str, plan: dict[str, Any], channels: int, seed: int) -> nn.Module:
