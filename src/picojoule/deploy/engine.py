@@ -23,6 +23,7 @@ ISAS: tuple[str, ...] = tuple(_native.Engine.isas())
 MOVES = ("view", "permute", "slice", "expand", "pad", "flip", "roll")
 STREAM_LIMIT = 1 << 31  # steps; 64-bit membranes cannot overflow before
 _INTEGERS = (np.int8, np.int16, np.int32, np.int64)
+_PASSED = frozenset(np.dtype(t) for t in ("i1", "i2", "i4", "i8", "u1", "?", "f4", "f8"))  # as they come
 
 Array = np.ndarray
 Data = Mapping[str, Array] | Array
@@ -394,7 +395,7 @@ def _prepare(graph: g.Graph, inputs: Data, steps: int) -> tuple[list[Array], int
             )
         if node.table is not None and array.dtype != np.uint8:
             raise ShapeError(f"input {node.name!r} has a table for bytes: pass uint8, not {array.dtype}")
-        if array.dtype not in (*_INTEGERS, np.uint8, np.bool_, np.float32, np.float64):
+        if array.dtype not in _PASSED:
             array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
         arrays.append(np.ascontiguousarray(array))
         batches.add(array.shape[0])

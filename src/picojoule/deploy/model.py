@@ -207,8 +207,7 @@ def _known() -> str:
 
 def real_values(graph: n.Graph, integers: Mapping[str, Array]) -> Array | dict[str, Array]:
     """Integer outputs in real units: i * 2^-frac."""
-    kinds = {node.key: node.edge.kind for node in graph.outputs}
-    out = {key: np.ldexp(value.astype(np.float64), -kinds[key].frac) for key, value in integers.items()}
+    out = {node.key: integers[node.key] * 2.0**-node.edge.kind.frac for node in graph.outputs}
     return next(iter(out.values())) if len(out) == 1 else out
 
 
@@ -223,13 +222,13 @@ def validate(graph: n.Graph, x: Data, *, chunk: bool = False) -> dict[str, Array
     """
     nodes = {node.name: node for node in graph.inputs}
     given = x if isinstance(x, Mapping) else {next(iter(nodes)): x}
-    if set(given) != set(nodes):
+    if given.keys() != nodes.keys():
         raise ShapeError(
             f"this model has the inputs {sorted(nodes)}, got {sorted(map(str, given))}; pass a dict by name"
         )
     arrays = {name: _validate_one(node, given[name], chunk) for name, node in nodes.items()}
-    batches = {name: array.shape[0] for name, array in arrays.items()}
-    if len(set(batches.values())) > 1:
+    if len(arrays) > 1 and len({array.shape[0] for array in arrays.values()}) > 1:
+        batches = {name: array.shape[0] for name, array in arrays.items()}
         raise ShapeError(f"inputs differ in batch size: {batches}")
     return arrays
 

@@ -20,6 +20,7 @@ fixed edge is proven large enough when the graph is made.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -353,12 +354,12 @@ class Graph:
                 return node
         raise KeyError(name)
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Input, ...]:
         """Input nodes in order."""
         return tuple(n for n in self.nodes if isinstance(n, Input))
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Output, ...]:
         """Output nodes in order."""
         return tuple(n for n in self.nodes if isinstance(n, Output))
