@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fire.h"
+
 namespace picojoule {
 
 // Convolution geometry of one sample; a Linear is one tap with a pixel a token.
@@ -70,13 +72,6 @@ struct FixedRows {
 
 enum class Finish : uint8_t { raw, rows, planes, levels };
 
-// One constant [T|1][padded] of the fused neuron, spread over channels.
-struct Spread {
-  const int32_t* values = nullptr;
-  int64_t t_stride = 0;
-  const int32_t* at(int64_t t) const { return values + t * t_stride; }
-};
-
 // What happens to the sums of a pixel.
 struct Epilogue {
   Finish finish = Finish::raw;
@@ -95,11 +90,10 @@ struct Epilogue {
   int reset = 0;  // 0 hard, 1 soft, 2 none
   int decay_shift = 0;
   bool half_up = false;
-  bool split = false;    // leaks in two halves of v (NeuronConstants::split)
-  bool forgets = false;  // no step sees the membrane of an earlier one, and v_init brings nothing
   int levels = 1;
-  Spread decay, gain, charge, neg, reset_value, v_init;  // charge: bias of the neuron + gain * bias of the synapse
-  const Spread* thresholds = nullptr;
+  // rows: neurons on integers
+  const FireJob* fire = nullptr;
+  FireStep fire_step = nullptr;
   // planes: [t][block][width] vectors of 32 bytes
   int width = 0;         // membrane planes
   int gain_shift = 0;

@@ -102,7 +102,7 @@ void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w)
     const int64_t p = g * Lists;
     group.look(p);
     const int64_t live = group.live;
-    for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, w.v + l * padded, padded);
+    for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, w.v + l * padded);
     for (int64_t t = 0; t < job.steps; ++t) {
       if (t == 0 || job.in_row_bytes) {
         int64_t lengths[64], offset[Lists];
@@ -114,7 +114,7 @@ void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w)
       }
       finish_group(job, t, p, static_cast<int>(live), w, lane);
     }
-    for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, w.v + l * padded, padded);
+    for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, w.v + l * padded);
   }
 }
 

@@ -115,7 +115,7 @@ void dense_bytes_of(const FastJob& job, int64_t begin, int64_t end, const Work& 
   const uint8_t* window[kTogether];
   int64_t p = begin;
   for (; p + kTogether <= end; p += kTogether) {
-    for (int64_t m = 0; m < kTogether; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
+    for (int64_t m = 0; m < kTogether; ++m) start_rows(job.end, p + m, w.v + m * padded);
     for (int64_t t = 0; t < job.steps; ++t) {
       if (t < fresh) {
         for (int64_t m = 0; m < kTogether; ++m) window[m] = window_at(t, p + m);
@@ -123,17 +123,17 @@ void dense_bytes_of(const FastJob& job, int64_t begin, int64_t end, const Work& 
       }
       finish_group(job, t, p, kTogether, w, padded);
     }
-    for (int64_t m = 0; m < kTogether; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
+    for (int64_t m = 0; m < kTogether; ++m) end_rows(job.end, p + m, w.v + m * padded);
   }
   for (; p < end; ++p) {
-    start_rows(job.end, p, w.v, padded);
+    start_rows(job.end, p, w.v);
     for (int64_t t = 0; t < job.steps; ++t) {
       const int64_t n = t % kTogether ? 0 : least(kTogether, fresh - t);
       for (int64_t m = 0; m < n; ++m) window[m] = window_at(t + m, p);
       some_windows<Sums>(job, window, n, w.sums);
-      finish_rows(job, t, p, w.sums + least(t, fresh - 1) % kTogether * padded, w.v, w.spikes);
+      finish_rows(job, t, p, w.sums + least(t, fresh - 1) % kTogether * padded, w.v);
     }
-    end_rows(job.end, p, w.v, padded);
+    end_rows(job.end, p, w.v);
   }
 }
 

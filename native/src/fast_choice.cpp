@@ -120,6 +120,7 @@ bool power_of_two(int64_t x, int* log) {
 
 std::string refuse_planes(const NodeDef& neuron, const NeuronConstants& n, const WeightFacts& facts, bool stream) {
   if (plane_levels(neuron, n, stream)) return "";
+  if (n.table) return "it has a membrane table";
   if (neuron.kind.name != KindName::binary) return "its spikes are not binary";
   if (!n.decay.uniform()) return "its decays differ";
   int log = 0;
@@ -139,7 +140,6 @@ std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFa
   n.settle(facts.outputs, stream);
   const int64_t axis = channel_axis(neuron, neuron.shape), rank = static_cast<int64_t>(neuron.shape.size());
   if (axis != (synapse.type == "Conv" ? 0 : rank - 1)) return "its channels are not those of its synapse";
-  if (n.table) return "it has a membrane table";
   if (!fits32(facts.total_bound)) return "the sums of its synapse pass 32 bits";
   if (neuron.kind.name == KindName::time) return "it gives spike times";
   if (planes_of(neuron.kind) > 16) return "it has too many levels";

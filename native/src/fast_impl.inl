@@ -16,7 +16,7 @@ struct Work {
   Slice* slices;     // [lists][taps]
   V* totals;         // [blocks][kMaxPlanes zeros, kMaxPlanes of a sum]
   V* membranes;      // [blocks][width]
-  int32_t *sums, *v, *spikes;
+  int32_t *sums, *v;
 };
 
 // Windows that dense bytes share a load of weights: as many as leave their sums in registers.
@@ -47,7 +47,6 @@ Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
   w.membranes = reinterpret_cast<V*>(take(blocks_of(job) * job.end.width * 32));
   w.sums = reinterpret_cast<int32_t*>(take(channels * 4));
   w.v = reinterpret_cast<int32_t*>(take(channels * 4));
-  w.spikes = reinterpret_cast<int32_t*>(take(channels * 4));
   if (bytes) *bytes = at;
   return w;
 }
@@ -100,106 +99,32 @@ void put_raw_group(const Epilogue& e, int64_t t, int64_t p, int live, const int3
   for (int l = 0; l < live; ++l) put_raw(e, t, p + l, sums + l * lane, channels);
 }
 
-// Spike counts of one pixel as bit-planes, 64 channels a word.
-void put_spikes(const Epilogue& e, int64_t t, int64_t p, const int32_t* spikes) {
-  for (int64_t w = 0; w < e.out_words; ++w) {
-    alignas(32) int8_t bytes[64];
-    V low{}, high{};
-    uint64_t* to = reinterpret_cast<uint64_t*>(e.out + t * e.out_row_bytes) + p * e.out_words + w;
-    for (int plane = 0; plane < e.out_planes; ++plane) {
-      if (plane % 8 == 0) {
-        for (int i = 0; i < 64; ++i) bytes[i] = static_cast<int8_t>(spikes[w * 64 + i] >> plane);
-        low = load(bytes), high = load(bytes + 32);
-      }
-      // The wanted bit moves to the top of its byte; +1 is odd and has no sign.
-      const int up = e.ternary ? 7 : 7 - plane % 8;
-      V a = e.ternary && plane ? low : low << up, b = e.ternary && plane ? high : high << up;
-      if (e.ternary && !plane) a &= ~low, b &= ~high;
-      to[plane * e.out_plane_words] = byte_sign_bits(a) | static_cast<uint64_t>(byte_sign_bits(b)) << 32;
-    }
-  }
-}
+// Membranes of a pixel, which a worker keeps while it goes through the steps; `v` has room for wide ones.
+int64_t membrane_bytes(const Epilogue& e) { return e.fire->groups * kFireGroup * e.fire->lane; }
 
-// Neurons without memory: one pass.
-template <int L>
-void fire_rows(const Epilogue& e, int64_t t, const int32_t* __restrict sums, int32_t* __restrict spikes, int64_t padded) {
-  const int32_t* __restrict gain = e.gain.at(t);
-  const int32_t* __restrict charge = e.charge.at(t);
-  const int32_t* __restrict threshold[L];
-  for (int l = 0; l < L; ++l) threshold[l] = e.thresholds[l].at(t);
-  for (int64_t c = 0; c < padded; ++c) {
-    const int32_t h = gain[c] * sums[c] + charge[c];
-    int32_t n = 0;
-    for (int l = 0; l < L; ++l) n += h >= threshold[l][c];
-    spikes[c] = n;
-  }
-}
-
-bool fires_at_once(const Epilogue& e, int64_t t, const int32_t* sums, int32_t* spikes, int64_t channels, int64_t padded) {
-  if (!e.forgets || e.ternary) return false;
-  if (e.levels == 1) fire_rows<1>(e, t, sums, spikes, padded);
-  else if (e.levels == 2) fire_rows<2>(e, t, sums, spikes, padded);
-  else if (e.levels == 4) fire_rows<4>(e, t, sums, spikes, padded);
-  else return false;
-  for (int64_t c = channels; c < (channels + 63) / 64 * 64; ++c) spikes[c] = 0;
-  return true;
-}
-
-// One step of the neurons of a pixel in 32-bit integers.
-void step_rows(const Epilogue& e, int64_t t, const int32_t* __restrict sums, int32_t* __restrict v,
-               int32_t* __restrict spikes, int64_t channels, int64_t padded) {
-  const int32_t* __restrict decay = e.decay.at(t);
-  const int32_t* __restrict gain = e.gain.at(t);
-  const int32_t* __restrict charge = e.charge.at(t);
-  const int32_t* __restrict reset = e.reset_value.at(t);
-  const int shift = e.decay_shift;
-  const int32_t half = e.half_up && shift > 0 ? 1 << (shift - 1) : 0;
-  const int32_t low = (1 << shift) - 1;
-  if (e.split)
-    for (int64_t c = 0; c < padded; ++c)
-      v[c] = decay[c] * (v[c] >> shift) + ((decay[c] * (v[c] & low) + half) >> shift) + gain[c] * sums[c] + charge[c];
-  else
-    for (int64_t c = 0; c < padded; ++c) v[c] = ((decay[c] * v[c] + half) >> shift) + gain[c] * sums[c] + charge[c];
-  for (int64_t c = 0; c < padded; ++c) spikes[c] = 0;
-  for (int l = 0; l < e.levels; ++l) {
-    const int32_t* __restrict threshold = e.thresholds[l].at(t);
-    for (int64_t c = 0; c < padded; ++c) spikes[c] += v[c] >= threshold[c];
-  }
-  if (e.ternary) {
-    const int32_t* __restrict neg = e.neg.at(t);
-    for (int64_t c = 0; c < padded; ++c) spikes[c] -= v[c] <= neg[c];
-  }
-  if (e.reset == 0)
-    for (int64_t c = 0; c < padded; ++c) v[c] = spikes[c] != 0 ? reset[c] : v[c];
-  if (e.reset == 1)
-    for (int64_t c = 0; c < padded; ++c) v[c] -= spikes[c] * reset[c];
-  for (int64_t c = channels; c < (channels + 63) / 64 * 64; ++c) spikes[c] = 0;
-}
-
-void start_rows(const Epilogue& e, int64_t p, int32_t* v, int64_t padded) {
+void start_rows(const Epilogue& e, int64_t p, int32_t* v) {
   if (e.finish != Finish::rows) return;
-  const int32_t* from = e.first ? reinterpret_cast<const int32_t*>(e.state) + p * padded : e.v_init.at(0);
-  std::memcpy(v, from, padded * 4);
+  const int64_t bytes = membrane_bytes(e);
+  std::memcpy(v, e.first ? e.state + p * bytes : e.fire->start, static_cast<size_t>(bytes));
 }
 
-void end_rows(const Epilogue& e, int64_t p, const int32_t* v, int64_t padded) {
-  if (e.finish == Finish::rows && e.keep) std::memcpy(e.state + p * padded * 4, v, padded * 4);
+void end_rows(const Epilogue& e, int64_t p, const int32_t* v) {
+  if (e.finish != Finish::rows || !e.keep) return;
+  const int64_t bytes = membrane_bytes(e);
+  std::memcpy(e.state + p * bytes, v, static_cast<size_t>(bytes));
 }
 
-void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, int32_t* v, int32_t* spikes) {
-  if (job.end.finish == Finish::raw) return put_raw(job.end, t, p, sums, job.shape.out_channels);
-  const FastShape& s = job.shape;
-  const int64_t now = constants_at(job.end, t);
-  if (!fires_at_once(job.end, now, sums, spikes, s.out_channels, s.padded))
-    step_rows(job.end, now, sums, v, spikes, s.out_channels, s.padded);
-  put_spikes(job.end, t, p, spikes);
+void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, int32_t* v) {
+  const Epilogue& e = job.end;
+  if (e.finish == Finish::raw) return put_raw(e, t, p, sums, job.shape.out_channels);
+  e.fire_step(*e.fire, constants_at(e, t), sums, reinterpret_cast<std::byte*>(v), e.out + t * e.out_row_bytes + p * e.out_words * 8);
 }
 
 // Sums of `live` pixels, `lane` apart; their membranes are `padded` apart.
 void finish_group(const FastJob& job, int64_t t, int64_t p, int live, const Work& w, int64_t lane) {
   if (job.end.finish == Finish::raw) return put_raw_group(job.end, t, p, live, w.sums, lane, job.shape.out_channels);
   for (int l = 0; l < live; ++l)
-    finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * job.shape.padded, w.spikes);
+    finish_rows(job, t, p + l, w.sums + l * lane, w.v + l * job.shape.padded);
 }
 
 }  // namespace

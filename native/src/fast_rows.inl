@@ -67,7 +67,7 @@ void add_rows(const FastJob& job, const Work& w, const int64_t* lengths, int64_t
 template <int M>
 void pixels_of_rows(const FastJob& job, int64_t p, int64_t chunks, const Work& w) {
   const int64_t padded = job.shape.padded;
-  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
+  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded);
   int64_t slices = 0;
   for (int64_t t = 0; t < job.steps; ++t) {
     for (int m = 0; m < M && (t == 0 || job.in_row_bytes); ++m) {
@@ -82,7 +82,7 @@ void pixels_of_rows(const FastJob& job, int64_t p, int64_t chunks, const Work& w
     }
     finish_group(job, t, p, M, w, padded);
   }
-  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
+  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded);
 }
 
 // Sums that leave as they are leave four pixels at a time; neurons keep one pixel's lists.

@@ -262,7 +262,7 @@ void static_group_rows(const FastJob& job, const StaticWork& w, int64_t begin, i
   const Work& c = w.common;
   const int lists = job.weights.lists;
   const int64_t live = least(lists, job.shape.pixels_out - p), padded = job.shape.padded, apart = lists > 1 ? 256 / lists : padded;
-  for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, c.v + l * padded, padded);
+  for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, c.v + l * padded);
   for (int64_t t = 0; t < job.steps; ++t) {
     const int64_t lane = (job.in_row_bytes ? t * job.fixed.chunk : 0) + p - begin;
     if (t == 0 || job.in_row_bytes)
@@ -273,9 +273,9 @@ void static_group_rows(const FastJob& job, const StaticWork& w, int64_t begin, i
         for (int64_t l = 0; l < live; ++l) offset[l] = w.offsets[lane + l];
         spread(sum, job.fixed.planes, job.weights.double_shift, offset, lists, c.sums + b * 256);
       }
-    for (int64_t l = 0; l < live; ++l) finish_rows(job, t, p + l, c.sums + l * apart, c.v + l * padded, c.spikes);
+    for (int64_t l = 0; l < live; ++l) finish_rows(job, t, p + l, c.sums + l * apart, c.v + l * padded);
   }
-  for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, c.v + l * padded, padded);
+  for (int64_t l = 0; l < live; ++l) end_rows(job.end, p + l, c.v + l * padded);
 }
 
 // Pieces [begin, end) of `chunk` pixels.

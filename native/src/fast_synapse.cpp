@@ -6,6 +6,7 @@
 
 #include "fast.h"
 #include "fast_layouts.h"
+#include "fire_layout.h"
 #include "pool.h"
 #include "rows_ops.h"
 #include "rows.h"
@@ -25,8 +26,8 @@ void set_planes(std::vector<std::byte>& to, int64_t vector, int width, int64_t l
 class FastOp : public Op {
  public:
   FastOp(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused, bool stream,
-         bool packed, const FastTable& table, const RowsTable& rows)
-      : table_(table), rows_table_(rows), plan_(plan), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
+         bool packed, Isa isa)
+      : table_(fast_table(isa)), rows_table_(*rows_table(isa)), isa_(isa), plan_(plan), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
         weight_(synapse.need("weight").values()) {
     shape(synapse, input);
     if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind);
@@ -47,11 +48,11 @@ class FastOp : public Op {
   }
 
   int64_t constant_bytes() const override {
-    return rows_.size() + (pairs_ ? pairs_->pairs.size() * 2 : 0) + layout_bytes_ + bias_.size() * 4 + spread_.size() * 4 + planes_.size();
+    return rows_.size() + (pairs_ ? pairs_->pairs.size() * 2 : 0) + layout_bytes_ + bias_.size() * 4 + (fire_ ? fire_->bytes() : 0) + planes_.size();
   }
   int64_t state_bytes() const override {
     const Epilogue& e = job_.end;
-    if (e.finish == Finish::rows) return job_.shape.pixels_out * job_.shape.padded * 4;
+    if (e.finish == Finish::rows) return job_.shape.pixels_out * job_.shape.padded * e.fire->lane;
     return e.finish == Finish::planes ? groups() * blocks() * e.width * 32 : 0;
   }
 
@@ -298,13 +299,12 @@ class FastOp : public Op {
     e.last_step = n.steps - 1;
     e.reset = static_cast<int>(n.reset);
     e.half_up = n.half_up;
-    e.split = n.split;
     e.decay_shift = n.decay_shift;
     e.levels = static_cast<int>(n.thresholds.size());
     if (fused == Fused::rows) {
-      const auto zero = [](const Plane& p) { return p.uniform() && p.values[0] == 0; };
-      e.forgets = zero(n.decay) || (!stream && n.steps == 1 && zero(n.v_init));
-      spread_constants(n);
+      fire_ = std::make_unique<const FireLayout>(n, facts_.outputs, bias_, job_.shape.padded, out, stream, isa_);
+      e.fire = &fire_->job;
+      e.fire_step = fire_step(fire_->job, isa_);
     } else if (plane_levels(neuron, n, stream)) {
       level_constants(n);
     } else {
@@ -314,31 +314,6 @@ class FastOp : public Op {
 
   // Bias of the neuron plus what the bias of the synapse brings, for each step.
   int64_t charge(const NeuronConstants& n, int64_t t, int64_t c) const { return n.bias.at(t, c) + n.gain.at(t, c) * bias_[c]; }
-
-  void spread_constants(const NeuronConstants& n) {
-    Epilogue& e = job_.end;
-    const int64_t padded = job_.shape.padded;
-    std::vector<std::pair<Spread*, size_t>> places;
-    thresholds_.resize(n.thresholds.size());
-    auto add = [&](Spread& to, bool steady, auto value) {
-      places.push_back({&to, spread_.size()});
-      to.t_stride = steady ? 0 : padded;
-      for (int64_t t = 0; t < (steady ? 1 : n.steps); ++t)
-        for (int64_t c = 0; c < padded; ++c)
-          spread_.push_back(c < n.channels ? static_cast<int32_t>(value(t, c)) : 0);
-    };
-    auto plane = [&](Spread& to, const Plane& p) { add(to, p.steady(), [&](int64_t t, int64_t c) { return p.at(t, c); }); };
-    plane(e.decay, n.decay);
-    plane(e.gain, n.gain);
-    plane(e.neg, n.neg);
-    plane(e.reset_value, n.reset_value);
-    plane(e.v_init, n.v_init);
-    add(e.charge, n.bias.steady() && n.gain.steady(), [&](int64_t t, int64_t c) { return charge(n, t, c); });
-    for (size_t l = 0; l < n.thresholds.size(); ++l) plane(thresholds_[l], n.thresholds[l]);
-    for (auto& [to, at] : places) to->values = spread_.data() + at;
-    e.ternary = n.ternary;
-    e.thresholds = thresholds_.data();
-  }
 
   void plane_constants(const NeuronConstants& n, bool stream) {
     Epilogue& e = job_.end;
@@ -435,6 +410,7 @@ class FastOp : public Op {
 
   const FastTable& table_;
   const RowsTable& rows_table_;
+  Isa isa_;
   SynapsePlan plan_;
   bool packed_, ternary_in_ = false;
   int planes_in_ = 1;
@@ -448,8 +424,8 @@ class FastOp : public Op {
   FastJob job_;
   std::vector<uint8_t> rows_;
   std::unique_ptr<const PairLayout> pairs_;
-  std::vector<int32_t> bias_, spread_;
-  std::vector<Spread> thresholds_;
+  std::vector<int32_t> bias_;
+  std::unique_ptr<const FireLayout> fire_;
   std::vector<std::byte> planes_;
   std::unique_ptr<std::byte, Free> aligned_;
 };
@@ -458,7 +434,7 @@ class FastOp : public Op {
 
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused,
                 bool stream, bool packed, Isa isa) {
-  return std::make_unique<FastOp>(synapse, input, neuron, plan, fused, stream, packed, fast_table(isa), *rows_table(isa));
+  return std::make_unique<FastOp>(synapse, input, neuron, plan, fused, stream, packed, isa);
 }
 
 }  // namespace picojoule

@@ -80,7 +80,7 @@ void multiply_words(const FastJob& job, const int16_t* const* window, int64_t ch
 template <int M>
 void pixels_of_words(const FastJob& job, int64_t p, const Work& w) {
   const int64_t padded = job.shape.padded;
-  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded, padded);
+  for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded);
   for (int64_t t = 0; t < job.steps; ++t) {
     if (t == 0 || job.in_row_bytes) {
       const int16_t* window[M];
@@ -91,7 +91,7 @@ void pixels_of_words(const FastJob& job, int64_t p, const Work& w) {
     }
     finish_group(job, t, p, M, w, padded);
   }
-  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded, padded);
+  for (int m = 0; m < M; ++m) end_rows(job.end, p + m, w.v + m * padded);
 }
 
 void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {

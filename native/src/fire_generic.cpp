@@ -1,0 +1,3 @@
+// Fused neurons for any processor.
+#define PJ_FIRE kFireGeneric
+#include "fire_impl.inl"
