@@ -1,4 +1,5 @@
-"""README.md and docs/speed.md hold the figures of the committed benchmark files, and no others."""
+"""README.md, docs/speed.md and docs/training-speed.md hold the figures of the committed benchmark files, and
+no others."""
 
 from __future__ import annotations
 
@@ -10,15 +11,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def table():
-    path = ROOT / "benchmarks" / "engine" / "table.py"
-    spec = importlib.util.spec_from_file_location("engine_table", path)
+def load(room: str):
+    path = ROOT / "benchmarks" / room / "table.py"
+    spec = importlib.util.spec_from_file_location(f"{room}_table", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def table():
+    return load("engine")
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load("train")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/speed.md"])
@@ -45,3 +55,14 @@ def test_numbers_keep_three_digits(table):
         "0.123",
         "0.0123",
     ]
+
+
+def test_training_page_holds_what_the_files_give(training):
+    text = training.PAGES[0].read_text()
+    assert training.filled(text) == text, "run `python benchmarks/train/table.py`"
+    assert [name for name in training.REGIONS if f"<!-- train:{name} -->" not in text] == []
+
+
+def test_training_tables_without_any_file(training, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "RESULTS", tmp_path)
+    assert {make() for make in training.REGIONS.values()} == {training.MISSING}

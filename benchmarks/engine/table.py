@@ -9,9 +9,12 @@ replaced. A test checks that the files hold what the JSON gives.
 from __future__ import annotations
 
 import json
-import re
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from pages import fill, machine_line, number, rewrite, table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -32,19 +35,6 @@ def read(name: str) -> dict[str, Any]:
     """A results file; without sections when it was not measured yet."""
     path = RESULTS / f"engine_{name}.json"
     return json.loads(path.read_text()) if path.is_file() else {"sections": {}}
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def number(value: float) -> str:
-    """Three digits, thousands with commas."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 1 else f"{value:.3f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def networks(sections: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -68,14 +58,9 @@ def accuracy_int8(quality: dict[str, Any]) -> float:
     return quality["ann"]["accuracy_int8_onnxruntime"]
 
 
-def machine_line(found: dict[str, Any]) -> str:
+def machine(found: dict[str, Any]) -> str:
     """Where and when, in one sentence."""
-    if "machine" not in found:
-        return "Not measured yet."
-    m = found["machine"]
-    shown = [f"{k} {v}" for k, v in m["versions"].items() if k in ("onnxruntime", "openvino", "torch")]
-    sets = ", ".join(m["instruction_sets"])
-    return f"{m['date']}, {m['cpu']} ({sets}), {m['cores']} cores; {', '.join(shown)}."
+    return machine_line(found, ("onnxruntime", "openvino", "torch"))
 
 
 def twins_table() -> str:
@@ -109,7 +94,7 @@ def twins_table() -> str:
         "",
         table([*head, "firing"], rows),
         "",
-        f"{said(faster)} {machine_line(found)}" if faster else "Not measured yet.",
+        f"{said(faster)} {machine(found)}" if faster else "Not measured yet.",
     ]
     for data, net, share in short:
         lines.append(
@@ -193,7 +178,7 @@ def goals_table() -> str:
         for g in found.get("goals", [])
     ]
     head = ["at 10 % firing, T = 4, one thread", "against", "goal", "measured", "reached"]
-    return f"{table(head, rows)}\n\n{machine_line(found)}"
+    return f"{table(head, rows)}\n\n{machine(found)}"
 
 
 def layers_table() -> str:
@@ -227,21 +212,8 @@ REGIONS = {
 
 def filled(text: str) -> str:
     """The text with every region written anew."""
-
-    def region(match: re.Match[str]) -> str:
-        name = match[1]
-        return f"<!-- engine:{name} -->\n{REGIONS[name]()}\n<!-- /engine:{name} -->"
-
-    return re.sub(r"<!-- engine:([a-z-]+) -->\n.*?<!-- /engine:\1 -->", region, text, flags=re.S)
-
-
-def main() -> None:
-    """Rewrite the pages."""
-    for page in PAGES:
-        text = page.read_text()
-        page.write_text(filled(text))
-        print(page.name, "changed" if filled(text) != text else "as it was")
+    return fill(text, "engine", REGIONS)
 
 
 if __name__ == "__main__":
-    main()
+    rewrite(PAGES, filled)

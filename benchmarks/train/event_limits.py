@@ -104,7 +104,8 @@ def measure(layer: tuple[int, ...], rounds: int, clock: Callable[[], float]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Where spikes win over dense kernels.")
-    parser.add_argument("--out", type=Path)
+    results = Path(__file__).resolve().parents[1] / "results"
+    parser.add_argument("--out", type=Path, default=results / "train_event_limits.json")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
@@ -125,9 +126,8 @@ def main() -> None:
         for name, dense in row["dense_ms"].items():
             times = " ".join(f"{t:7.2f}" for t in row["events_ms"][name])
             print(f"  {name:8s} dense {dense:7.2f} ms   events {times}   even at {row['crossing'][name]:.2f}")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

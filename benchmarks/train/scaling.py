@@ -26,12 +26,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import describe
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 BATCH = 64
 SIZES = {"T": (1, 2, 4, 8, 16), "batch": (8, 16, 32, 64), "width": (16, 32, 64, 128)}
 ROWS = {
@@ -116,7 +118,7 @@ def growth(what: str, rounds: int) -> dict[str, Any]:
     from picojoule.models import create_model
 
     torch.set_num_threads(1)
-    jobs: dict[tuple[int, str], Callable[[], Any]] = {}
+    jobs: dict[tuple[int, str], Callable[..., Any]] = {}
     kept: dict[tuple[int, str], int] = {}
     for size in SIZES[what]:
         at = {"T": 4, "batch": 16, "width": 32, what: size}
@@ -126,11 +128,7 @@ def growth(what: str, rounds: int) -> dict[str, Any]:
             checkpoint_(model.train(), mode)
             x = torch.rand(at["batch"], 3, 32, 32)
 
-            def job(model: Any = model, x: Any = x) -> None:
-                model(x).sum().backward()
-                model.zero_grad()
-
-            jobs[size, mode] = job
+            jobs[size, mode] = partial(_step, model, x)
             kept[size, mode] = _kept(model, x)
     times: dict[tuple[int, str], list[float]] = {key: [] for key in jobs}
     for turn in range(rounds + 1):
@@ -152,6 +150,12 @@ def growth(what: str, rounds: int) -> dict[str, Any]:
     return found
 
 
+def _step(model: Any, x: Any) -> None:
+    """Forward and backward."""
+    model(x).sum().backward()
+    model.zero_grad()
+
+
 def _kept(model: Any, x: Any) -> int:
     """Bytes that autograd keeps between the passes; tensors that share storage count once."""
     import torch
@@ -169,11 +173,12 @@ def _kept(model: Any, x: Any) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="growth of a training step")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "train_scaling.json")
     parser.add_argument("--parts", nargs="+", default=["processes", *SIZES], choices=["processes", *SIZES])
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
-    made = json.loads(given.out.read_text()) if given.out.exists() else {}
+    made: dict[str, Any] = {"benchmark": "scaling"}
+    made |= json.loads(given.out.read_text()) if given.out.exists() else {}
     made["machine"] = describe("torch", "accelerate", threads=1)
     made["settings"] = {
         "batch of the processes": BATCH,
@@ -183,6 +188,7 @@ def main() -> None:
     for part in given.parts:
         made[part] = processes(given.rounds) if part == "processes" else growth(part, given.rounds)
         print(part, json.dumps(made[part]), flush=True)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(made, indent=1) + "\n")
 
 
