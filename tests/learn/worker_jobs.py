@@ -37,7 +37,7 @@ def runs(rank: int, world: int, jobs: list[dict[str, Any]]) -> None:
     for job in jobs:
         recipe = make_recipe(job["recipe"])
         if "stop_after" in job:
-            stop_after(recipe, job["folder"], job["stop_after"])
+            stop_after(recipe, job["folder"], job["stop_after"], resume=job.get("resume", False))
         else:
             train(recipe, job["folder"], quiet=True, resume=job.get("resume", False))
 
@@ -55,9 +55,9 @@ def event_runs(rank: int, world: int, jobs: list[dict[str, Any]]) -> None:
         assert called == {"event_forward", "event_weight_gradient"}, (job["folder"], called)
 
 
-def stop_after(recipe: Any, folder: str | Path, steps: int) -> None:
+def stop_after(recipe: Any, folder: str | Path, steps: int, *, resume: bool = False) -> None:
     """Train until so many steps are done and a checkpoint is written, as a kill in between would leave it."""
-    trainer = Trainer(recipe, folder, quiet=True)
+    trainer = Trainer(recipe, folder, quiet=True, resume=resume)
     save = trainer._save
 
     def last_save() -> None:
