@@ -100,6 +100,21 @@ def test_pack_finds_the_smallest_grid_and_stores_its_figures(
     assert path.stat().st_size < 12_000
 
 
+def test_the_search_takes_inputs_of_a_byte_when_the_gate_allows(
+    trained: nn.Module, digits: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    x, y = digits[0][1000:1400], digits[1][1000:1400]
+    captured = capture(trained, x[:2])
+    found = pack(captured, x, y, base=Grid(input_frac=12), budget_s=0, progress=False)
+    assert found.figures["input_fraction_bits"] == 6  # pixels reach 1 = 64 / 64; 128 would not fit
+    assert found.graph.inputs[0].edge.kind.bits == 8
+    assert found.figures["passed"] is True
+    fixed = pack(captured, x, y, base=Grid(input_frac=12, input_bits=14), budget_s=0, progress=False)
+    assert fixed.graph.inputs[0].edge.kind.bits == 14
+    assert fixed.figures["input_fraction_bits"] == 12
+    assert all(t["input_frac"] == 12 for t in fixed.figures["tried"])
+
+
 def test_a_given_grid_is_measured_not_judged(
     trained: nn.Module, digits: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

@@ -22,7 +22,7 @@ class Grid:
         weight_bits: bits of weights that come without codes, per output channel, symmetric.
         mix_bits: fraction bits of time-mixing matrices.
         input_bits: bits of a real input; None fits the samples, or 16 without samples.
-        input_frac: fraction bits of a real input.
+        input_frac: fraction bits of a real input; the search of `pack` may take fewer.
         input_bytes: real value of one step of a u8 input (1/255); None takes real inputs.
         stream: keep membranes at T = 1 and bound them for any number of steps.
     """

@@ -25,6 +25,7 @@ CANDIDATES = (0, 1, 2, 3, 4, 6, 8, 10, 12, 16)
 AGREEMENT = 0.997  # the gate without labels
 ENOUGH = 2000  # samples that the gate wants
 QUICK = 256  # samples of the first look, which only rejects
+INPUT_BITS = 8  # of real inputs, if the gate allows
 HOPELESS = 0.95  # agreement below which the first look rejects
 
 
@@ -64,7 +65,8 @@ def pack(
         path: where to write the packed file; None writes nothing.
         grid: "search", fraction bits, or a Grid; a given grid is measured, not judged.
         gate: largest accuracy drop in points.
-        base: settings of the search other than its fraction bits.
+        base: settings of the search other than its fraction bits; its `input_frac` is the finest that the
+            search takes: real inputs get 8 bits where that passes, unless `input_bits` is given.
         card: further entries of the file's card (plain JSON).
         output: key of the output that decides; None takes the first.
         budget_s: seconds after which the search lowers no further layer.
@@ -100,7 +102,7 @@ def pack(
     figures.update(
         gate=gate, passed=_passes(figures, gate), enough_samples=measured.count >= ENOUGH, tried=tried,
         fraction_bits=chosen.frac, node_fraction_bits=dict(chosen.nodes),
-        output_fraction_bits=chosen.out_frac,
+        output_fraction_bits=chosen.out_frac, input_fraction_bits=chosen.input_frac,
     )  # fmt: skip
     steps = max((node.edge.steps for node in graph.nodes), default=0)
     rounding = {"decay": chosen.decay_rounding, "affine": "half_up", "input": "half_up"}
@@ -132,7 +134,7 @@ def _passes(figures: dict[str, Any], gate: float) -> bool:
 
 
 class Search:
-    """Smallest global grid that passes, then lower bits layer by layer while the gate holds."""
+    """Smallest global grid that passes, byte inputs, then fewer bits layer by layer while the gate holds."""
 
     def __init__(
         self, captured: g.Graph, measured: Baseline, gate: float, base: Grid, budget_s: float, progress: bool
@@ -149,8 +151,8 @@ class Search:
             PackError: no grid passes; the message holds the figures of the finest one.
         """
         with _bar(self.progress) as tick:
-            best = self._global(tick)
-            return self._lower(*best, tick)
+            grid, model = self._inputs(*self._global(tick), tick)
+            return self._lower(grid, model, tick)
 
     def _global(self, tick: Callable[[str], None]) -> tuple[Grid, SnappedModel]:
         for frac in CANDIDATES:
@@ -165,6 +167,19 @@ class Search:
             f"finest gave {last}. Train on after snapping (graph.snap gives a trainable model), raise "
             "Grid.weight_bits or input_frac, or relax the gate"
         )
+
+    def _inputs(
+        self, grid: Grid, model: SnappedModel, tick: Callable[[str], None]
+    ) -> tuple[Grid, SnappedModel]:
+        """Real inputs of a byte, which processors multiply fastest; bits that the caller fixed stay."""
+        bits = [node.edge.kind.bits for node in model.graph().inputs if not node.edge.kind.is_spikes]
+        frac = grid.input_frac - (max(bits, default=0) - INPUT_BITS)
+        if grid.input_bits is not None or not bits or not 0 <= frac < grid.input_frac:
+            return grid, model
+        tick(f"inputs of {INPUT_BITS} bits")
+        lower = replace(grid, input_frac=frac)
+        found = self._try(lower)
+        return (grid, model) if found is None else (lower, found)
 
     def _lower(
         self, grid: Grid, model: SnappedModel, tick: Callable[[str], None]
@@ -189,15 +204,17 @@ class Search:
         except PackError as error:
             if "bits" not in str(error):
                 raise  # nothing that another grid could mend
-            self.tried.append(
-                {"frac": grid.frac, "nodes": dict(grid.nodes), "passed": False, "error": str(error)}
-            )
+            self.tried.append({**self._tried(grid), "passed": False, "error": str(error)})
             return None
         figures = self._figures(model)
         passed = "drop" in figures or "agreement" in figures
         passed = passed and not figures.get("quick", False) and _passes(figures, self.gate)
-        self.tried.append({"frac": grid.frac, "nodes": dict(grid.nodes), "passed": passed, **figures})
+        self.tried.append({**self._tried(grid), "passed": passed, **figures})
         return model if passed else None
+
+    @staticmethod
+    def _tried(grid: Grid) -> dict[str, Any]:
+        return {"frac": grid.frac, "input_frac": grid.input_frac, "nodes": dict(grid.nodes)}
 
     def _figures(self, model: SnappedModel) -> dict[str, Any]:
         base = self.measured
