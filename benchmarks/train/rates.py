@@ -5,11 +5,10 @@
 
 The networks of whole_step.py (LIF, tau 2, hard detached reset, T = 4) are trained on the part of CIFAR-10
 with 10,000 images, mirrored and cropped, with AdamW at 1e-3 (a tenth of an epoch warm, then constant) until
-the minutes are over. Every fifth step each neuron's firing rate is taken, and the share of membranes inside
-the window of its surrogate. `epoch 1` is the mean over the first epoch, `late` over the last tenth of the run
-and no less than 20 records; each says which steps and images it covers. `curve` holds [step, rate, open
-share], means over the layers. The file is written as the run goes, so that a stopped one counts as far as it
-came.
+the minutes are over. Every fourth step each neuron's firing rate is taken, and the share of membranes inside
+the window of its surrogate. `epoch 1` is the mean over the first epoch as far as it got, `late` over the last
+tenth of a run of one and a half or more, and no less than 20 records; each says which steps and images it
+covers. `curve` holds [step, rate, open share], means over the layers. The file is written as the run goes.
 
 --run FOLDER takes `late` of the one net of --nets from a finished run of `pj train` instead: its weights on
 20 batches of its training data.
@@ -45,7 +44,7 @@ from picojoule.neurons.open_window import window_of
 from picojoule.neurons.surrogate import get
 
 SET = "cifar10-10k"
-EVERY, LEAST = 5, 20
+EVERY, LEAST = 4, 20
 LR = 1e-3
 
 
@@ -101,7 +100,8 @@ def phases(records: list[dict[str, Any]], batch: int, names: list[str]) -> dict[
         [r["step"], round(sum(r["fired"]) / len(r["fired"]), 4), round(sum(r["opened"]) / len(names), 4)]
         for r in records[:: max(len(records) // 40, 1)]
     ]
-    return {"layers": names, "epoch 1": mean(first, batch), "late": mean(late, batch), "curve": curve}
+    made = {"layers": names, "epoch 1": mean(first, batch), "curve": curve}
+    return made | ({"late": mean(late, batch)} if records[-1]["epoch"] > 1.5 else {})
 
 
 def train(net: str, args: argparse.Namespace) -> Any:
@@ -137,7 +137,7 @@ def train(net: str, args: argparse.Namespace) -> Any:
                     "right": right,
                 }
                 records.append({**told, "fired": fired, "opened": opened})
-                if len(records) % 20 == 0:
+                if len(records) % 5 == 0:
                     yield phases(records, args.batch, recorder.names)
             step += 1
             if time.monotonic() >= until:
@@ -197,7 +197,7 @@ def main() -> None:
         for found in [finished(args.run, args.surrogate)] if args.run else train(net, args):
             known = result["results"].get(net, {}) if args.run else settings
             result["results"][net] = {**known, **found}
-            late = found["late"]
+            late = found.get("late", found.get("epoch 1"))
             fired, opened = (sum(late[key]) / len(late[key]) for key in ("fired", "opened"))
             head = {k: v for k, v in late.items() if k not in ("fired", "opened")}
             print(f"{net}: fires {fired:.3f}, open {opened:.3f}, {head}", flush=True)

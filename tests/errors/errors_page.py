@@ -8,7 +8,7 @@ from pathlib import Path
 
 from error_cases import CASES, PAGE, ROOT, message_of
 
-for _part in ("network", "files", "training"):  # in the order of the page
+for _part in ("network", "files", "training", "scaling"):  # in the order of the page
     importlib.import_module(f"error_cases_{_part}")
 
 HEAD = """# Errors
