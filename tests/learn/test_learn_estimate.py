@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 from learn_helpers import digits_recipe
 
 from picojoule.cli.main import main
-from picojoule.core.errors import ConfigError
+from picojoule.core.errors import ConfigError, DataError
+from picojoule.learn import load_recipe
 from picojoule.learn.estimate import Estimate, estimate, measure, peak_bytes
+from picojoule.learn.setup import load_data
 
 
 def test_command_tells_memory_and_time_and_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -51,3 +55,35 @@ def test_table_for_people(monkeypatch, capsys):
     assert "3 MiB" in out
     assert "12.5 s: 40 batches of 250.0 ms" in out
     assert "129 s for 10 epochs" in out
+
+
+def benchmark():
+    """benchmarks/train/estimate.py, which runs estimate and epoch in processes of their own."""
+    path = Path(__file__).parents[2] / "benchmarks" / "train" / "estimate.py"
+    spec = importlib.util.spec_from_file_location("estimate_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits_vgg",
+        "digits_vgg+model.T=16+data.batch=256",
+        "digits_vgg+model.T=16+data.batch=256+train.checkpoint=block",
+        "digits_vgg_w1+train.spike_aware=true",
+        "digits_sdt_v3+train.ema=0.9+train.accumulate=4",
+        "fashion_vgg",
+        "nmnist_vgg",
+        "cifar10_ms_resnet",
+    ],
+)
+def test_peak_memory_within_a_fifth_of_an_epoch(name):
+    try:
+        load_data(load_recipe(name.partition("+")[0])).train  # noqa: B018
+    except DataError as absent:
+        pytest.skip(f"{name}: {absent}")
+    found = benchmark().compare(name, limit=2000, rounds=1)
+    assert abs(found["memory_error"]) <= 0.2, found
