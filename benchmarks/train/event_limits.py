@@ -2,10 +2,12 @@
 
     python benchmarks/train/event_limits.py [--out FILE.json] [--threads 1] [--rounds 7]
 
-For each layer and density the forward pass, the weight gradient and the input gradient (there the density is
-the share of open windows) are timed against torch's, channels last. `crossing` is the density at which both
-take the same time, by a straight line through the event times; layers.event_conv keeps limits a little below
-these. Times are the smallest of the rounds, in CPU seconds of the calling thread when there is one thread.
+For each layer and density the forward pass, the weight gradient and the input gradient (there the density
+is the share of open windows) are timed against the dense kernel that the layer takes otherwise, channels
+last: minimal filtering where that serves, else torch's, whose time is `torch_ms`. `crossing` is the density
+at which both take the same time, by a straight line through the event times; layers.event_conv keeps limits
+a little below these. Times are the smallest of the rounds, in CPU seconds of the calling thread when there
+is one thread.
 """
 
 from __future__ import annotations
@@ -81,6 +83,12 @@ def measure(layer: tuple[int, ...], rounds: int, clock: Callable[[], float]) -> 
         "weight": smallest(lambda: ec.dense_gradients(half, w, g, geo, (False, True)), rounds, clock),
         "input": smallest(lambda: ec.dense_gradients(half, w, g, geo, (True, False)), rounds, clock),
     }
+    torch_ms = {name: 1e3 * t for name, t in plain.items()}
+    forward, back = ec.tiles(half.shape, w, geo)
+    if forward:
+        plain["forward"] = smallest(lambda: ec.tiled_forward(half, w, None, geo), rounds, clock)
+    if back:
+        plain["input"] = smallest(lambda: ec.tiled_input_gradient(half.shape, w, g, geo), rounds, clock)
     events: dict[str, list[float]] = {name: [] for name in plain}
     for rate in RATES:
         x = (draw < rate).float()
@@ -96,6 +104,7 @@ def measure(layer: tuple[int, ...], rounds: int, clock: Callable[[], float]) -> 
             events[name].append(smallest(call, rounds, clock))
     return {
         "layer": dict(zip(("rows", "channels", "out", "side", "kernel", "stride"), layer)),
+        "torch_ms": torch_ms,
         "dense_ms": {name: 1e3 * t for name, t in plain.items()},
         "events_ms": {name: [1e3 * t for t in times] for name, times in events.items()},
         "crossing": {name: crossing(plain[name], events[name]) for name in plain},
@@ -125,7 +134,10 @@ def main() -> None:
         print(*layer)
         for name, dense in row["dense_ms"].items():
             times = " ".join(f"{t:7.2f}" for t in row["events_ms"][name])
-            print(f"  {name:8s} dense {dense:7.2f} ms   events {times}   even at {row['crossing'][name]:.2f}")
+            print(
+                f"  {name:8s} torch {row['torch_ms'][name]:7.2f} ms  dense {dense:7.2f} ms   events {times}"
+                f"   even at {row['crossing'][name]:.2f}"
+            )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -15,6 +15,8 @@ OPERATORS = (
     ("events forward", "conv forward"),
     ("events weight", "conv dW"),
     ("events input", "conv dX"),
+    ("tiled forward", "conv forward"),
+    ("tiled input", "conv dX"),
     ("dense both", "conv dW and dX, one call"),
     ("dense weight", "conv dW"),
     ("dense input", "conv dX"),
@@ -32,6 +34,8 @@ class _Labelled:
         "event_forward": "events forward",
         "event_weight_gradient": "events weight",
         "event_input_gradient": "events input",
+        "tiled_forward": "tiled forward",
+        "tiled_input_gradient": "tiled input",
     }
 
     def __init__(self, inner: Any) -> None:
@@ -72,7 +76,7 @@ def split(step: Callable[[], float]) -> dict[str, float]:
         label = next((to for part, to in OPERATORS if part in row.key), None)
         if label is None:
             continue
-        whole = row.key.startswith(("events", "dense"))
+        whole = row.key.startswith(("events", "tiled", "dense"))
         spent = (row.cpu_time_total if whole else row.self_cpu_time_total) / 1e3
         found[label] = found.get(label, 0.0) + spent
         inside += spent if row.key.startswith("dense") else 0.0

@@ -36,6 +36,12 @@ Shape shape_of(const std::vector<int64_t>& v) {
   return s;
 }
 
+Shape served(const std::vector<int64_t>& numbers) {
+  const Shape s = shape_of(numbers);
+  if (!tiles_serve(s)) throw nb::value_error("tiles serve 3x3 taps with stride, dilation and groups of 1");
+  return s;
+}
+
 Rows rows_of(std::tuple<int64_t, int64_t, int64_t, bool> r) {
   return {std::get<0>(r), std::get<1>(r), std::get<2>(r), std::get<3>(r)};
 }
@@ -104,6 +110,25 @@ void bind_events(nb::module_& m) {
       "event_input_gradient",
       [](const std::vector<int64_t>& shape, Address open, Address g, WeightNumbers weight, Address dx, int workers) {
         input_gradient(shape_of(shape), at<const uint8_t>(open), at<const float>(g), weight_of(weight), at<float>(dx), workers);
+      },
+      free);
+  m.def("tiles_serve", [](const std::vector<int64_t>& shape) { return tiles_serve(shape_of(shape)); });
+  m.def("tiles_win", [](const std::vector<int64_t>& shape) {
+    const Shape s = shape_of(shape);
+    return std::make_tuple(tiles_win(s, false), tiles_win(s, true));
+  });
+  m.def(
+      "tiled_forward",
+      [](const std::vector<int64_t>& shape, Address x, WeightNumbers weight, Address bias, Address y, int workers) {
+        const Shape s = served(shape);
+        tiled(s, at<const float>(x), weight_of(weight), at<const float>(bias), at<float>(y), workers);
+      },
+      free);
+  m.def(
+      "tiled_input_gradient",
+      [](const std::vector<int64_t>& shape, Address g, WeightNumbers weight, Address dx, int workers) {
+        const Shape s = served(shape);
+        tiled_input_gradient(s, at<const float>(g), weight_of(weight), at<float>(dx), workers);
       },
       free);
 }

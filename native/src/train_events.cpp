@@ -42,6 +42,14 @@ const Kernels& kernels() {
   return kEventsGeneric;
 }
 
+const tiles::Kernels& tile_kernels() {
+#if defined(__x86_64__)
+  if (&kernels() == &kEventsAvx512) return tiles::kTilesAvx512;
+  if (&kernels() == &kEventsAvx2) return tiles::kTilesAvx2;
+#endif
+  return tiles::kTilesGeneric;
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (Isa isa : picojoule::instruction_sets()) names.push_back(name_of(isa));

@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "train_events.h"
+#include "train_tiles.h"
 
 namespace picojoule::events {
 
 const Kernels& kernels();  // those in use
+const tiles::Kernels& tile_kernels();
 
 // Floats that nobody has written yet, aligned to a cache line.
 class Buffer {

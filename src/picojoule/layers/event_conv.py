@@ -5,8 +5,10 @@
     ds = W^T * g         only where the neuron that made the spikes has a slope, where that is known
 
 Readable reference: event_reference.py. Spikes are recognised by value at every call and kept as bits until
-the backward pass. Where they are too dense for the event-driven sum to win, torch's dense kernel computes it;
-results differ by the order of sums only.
+the backward pass. Where they are too dense for the event-driven sum to win, and for the gradient of neurons
+whose slope is nowhere zero, a dense kernel computes it: for 3x3 taps with stride 1 the library's own minimal
+filtering (native/src/train_tiles.cpp, a quarter of the products), else torch's. Results differ by rounding
+only. Which kernel runs depends on shapes and densities, never on a clock, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -40,19 +42,30 @@ class EventLimits:
 # A little below the densities at which both ways take the same time: one thread, channels last, torch 2.13
 # (oneDNN with AVX-512), AMD EPYC of Zen 4, layers of 64..512 channels (benchmarks/train/event_limits.py).
 # 3x3 kernels break even at 0.43, 0.68..1.0 and 0.30..0.33, 1x1 at 0.36..0.5, 0.40..0.58 and 0.10..0.12,
-# 3x3 with stride 2 at 0.44, 0.64 and 0.14.
+# 3x3 with stride 2 at 0.44, 0.64 and 0.14; against minimal filtering at 0.16..0.24 and 0.16..0.18.
 SEVERAL_TAPS = EventLimits(0.40, 0.64, 0.28)
 ONE_TAP = EventLimits(0.35, 0.40, 0.10)
+TILED = EventLimits(0.16, 0.64, 0.15)  # where minimal filtering is the other way, forward and for inputs
 LEAST_CHANNELS = 8  # of a group's outputs: rows of weights shorter than this leave vectors empty
 
 
-def limits_for(kernel: tuple[int, int], stride: tuple[int, int], given: EventLimits) -> tuple[float, ...]:
-    """The three limits of a kernel and its stride: forward, weight, input."""
+def limits_for(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    given: EventLimits,
+    tiled: tuple[bool, bool] = (False, False),
+) -> tuple[float, ...]:
+    """The three limits of a kernel and its stride: forward, weight, input.
+
+    `tiled`: whether minimal filtering is the other way, forward and for inputs.
+    """
     taps = kernel[0] * kernel[1]
     base = SEVERAL_TAPS if taps > 1 else ONE_TAP
     inputs = SEVERAL_TAPS if taps > 4 * stride[0] * stride[1] else ONE_TAP  # taps that reach one input
-    pairs = ((given.forward, base.forward), (given.weight, base.weight), (given.input, inputs.input))
-    return tuple(float(b if a is None else a) for a, b in pairs)  # type: ignore[arg-type]
+    ways = TILED if tiled[0] else base, base, TILED if tiled[1] else inputs
+    measured = ways[0].forward, ways[1].weight, ways[2].input
+    asked = given.forward, given.weight, given.input
+    return tuple(float(b if a is None else a) for a, b in zip(asked, measured))  # type: ignore[arg-type]
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -127,6 +140,26 @@ def input_gradient(shape: tuple[int, ...], opened: Tensor, w: Tensor, g: Tensor,
     return dx
 
 
+def tiled_forward(x: Tensor, w: Tensor, bias: Tensor | None, geo: Geometry) -> Tensor:
+    """y [N, O, OH, OW], channels last, from any x, by minimal filtering."""
+    x = x.contiguous(memory_format=CL)
+    shape = _shape(x.shape, w, geo)
+    y = torch.empty((shape[0], shape[6], shape[4], shape[5]), memory_format=CL)
+    b = None if bias is None else bias.contiguous()
+    address = 0 if b is None else b.data_ptr()
+    native.tiled_forward(shape, x.data_ptr(), _weight(w), address, y.data_ptr(), torch.get_num_threads())
+    return y
+
+
+def tiled_input_gradient(shape: tuple[int, ...], w: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    """dx of `shape`, channels last like g, by minimal filtering."""
+    dx = torch.empty(shape, memory_format=CL)
+    native.tiled_input_gradient(
+        _shape(shape, w, geo), g.data_ptr(), _weight(w), dx.data_ptr(), torch.get_num_threads()
+    )
+    return dx
+
+
 def dense_gradients(
     x: Tensor, w: Tensor, g: Tensor, geo: Geometry, wants: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -169,6 +202,8 @@ class _EventConv(torch.autograd.Function):
             dw, wants_w = weight_gradient(bits, w, g, ctx.geo), False
         if wants_x and opened is not None and ctx.open_rate <= input_limit:
             dx, wants_x = input_gradient(bits.shape, opened, w, g, ctx.geo), False
+        if wants_x and tiles(bits.shape, w, ctx.geo)[1]:
+            dx, wants_x = tiled_input_gradient(bits.shape, w, g, ctx.geo), False
         x = bits.unpack() if wants_w else torch.empty(bits.shape, memory_format=CL) if wants_x else g
         dense_x, dense_w = dense_gradients(x, w, g, ctx.geo, (wants_x, wants_w))
         db = g.sum((0, 2, 3)) if wants_b else None
@@ -186,11 +221,21 @@ def _with_data(rest: tuple[Any, ...], data: Tensor) -> Bits:
 def _value(
     x: Tensor, w: Tensor, bias: Tensor | None, bits: Bits, geo: Geometry, limits: tuple[float, ...]
 ) -> Tensor:
-    if bits.rate > limits[0]:
+    if bits.rate <= limits[0]:
+        y = forward(bits, w, bias, geo)
+    elif tiles(bits.shape, w, geo)[0]:
+        y = tiled_forward(x, w, bias, geo)
+    else:
         return F.conv2d(x, w, bias, geo.stride, geo.padding, geo.dilation, geo.groups)
-    y = forward(bits, w, bias, geo)
     # torch answers channels last where the input or the weight is
     return y if is_channels_last(x) or is_channels_last(w) else y.contiguous()
+
+
+def tiles(shape: tuple[int, ...], w: Tensor, geo: Geometry) -> tuple[bool, bool]:
+    """Whether minimal filtering beats torch on inputs of `shape`: forward, and for their gradient."""
+    if w.shape[2:] != (3, 3):
+        return False, False
+    return native.tiles_win(_shape(shape, w, geo))  # type: ignore[no-any-return]
 
 
 def fits(x: Tensor, w: Tensor, geo: Geometry) -> bool:
@@ -228,7 +273,7 @@ def event_conv(
     bits = pack(x.detach())
     if bits is None:
         return F.conv2d(*ordinary)
-    all_limits = limits_for((w.shape[2], w.shape[3]), geo.stride, limits)
+    all_limits = limits_for((w.shape[2], w.shape[3]), geo.stride, limits, tiles(bits.shape, w, geo))
     if not torch.is_grad_enabled():
         return _value(x, w, bias, bits, geo, all_limits)
     return _EventConv.apply(x, w, bias, bits, geo, all_limits, window)  # type: ignore[no-any-return]

@@ -1,0 +1,150 @@
+// Convolutions of 3x3 taps and stride 1 over real values, by minimal filtering: a tile of 4x4 outputs needs 36 products
+// a pair of channels instead of 144.
+//
+//   y = A^T [ (G w G^T) * (B^T d B) summed over input channels ] A
+//
+// A tile's 6x6 inputs become values at 36 points, the sums over channels are 36 products of matrices, and what they give
+// becomes outputs again. Source: Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308; the points are
+// others than there (train_tiles.inl).
+
+#include "train_tiles.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "pool.h"
+#include "train_events_lists.h"
+
+namespace picojoule::events {
+namespace {
+
+using tiles::kPoints, tiles::kReach, tiles::kSide;
+
+constexpr int64_t kLine = 16;                 // floats: keeps the points of a tile out of one cache set
+constexpr int64_t kWeightBytes = 10 << 20;    // of transformed weights in use at once
+constexpr int64_t kChunkBytes = 640 << 10;    // of transformed tiles
+constexpr int64_t kDepth = 16;                // input channels whose weights are taken together
+constexpr int64_t kLeastTiles = 16;           // that transformed weights must serve
+constexpr int64_t kLeastChannels = 32;        // of either side: below, the way to the points and back costs more
+
+struct Plan {
+  const Shape& s;
+  const tiles::Kernels& k;
+  int64_t in, block, blocks, some, rows, columns, count;
+
+  explicit Plan(const Shape& shape)
+      : s(shape), k(tile_kernels()), in(s.channels), block(k.block), blocks((s.out_channels + block - 1) / block),
+        some(std::clamp<int64_t>(kWeightBytes / (kPoints * 4 * in * block), 1, blocks)),
+        rows((s.out_height + kSide - 1) / kSide), columns((s.out_width + kSide - 1) / kSide), count(s.images * rows * columns) {}
+
+  int64_t points() const { return in * block + kLine; }        // between the panels of a block
+  int64_t panels() const { return kPoints * points(); }        // of a block
+
+  // The weights of blocks [first, last) at the points.
+  void weigh(const Weight& w, int64_t first, int64_t last, float* panel, int workers) const {
+    const int64_t slices = (in + kDepth - 1) / kDepth;
+    split_over_workers((last - first) * slices, 1, workers, false, [&](int64_t begin, int64_t end, int) {
+      Buffer taps(9 * kDepth * block);
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t b = first + unit / slices, k0 = unit % slices * kDepth, depth = std::min(kDepth, in - k0);
+        const int64_t live = std::min(block, s.out_channels - b * block);
+        for (int64_t tap = 0; tap < 9; ++tap)
+          for (int64_t c = 0; c < depth; ++c) {
+            const float* from = w.at + b * block * w.out + (k0 + c) * w.in + tap / 3 * w.y + tap % 3 * w.x;
+            float* to = taps.get() + (tap * kDepth + c) * block;
+            for (int64_t o = 0; o < live; ++o) to[o] = from[o * w.out];
+            std::fill(to + live, to + block, 0.0f);
+          }
+        k.weights(taps.get(), kDepth * block, depth, panel + (b - first) * panels() + k0 * block, points());
+      }
+    });
+  }
+
+  // Tiles [first, last) through blocks [from, to).
+  struct Chunk {
+    int64_t first, last, from, to;
+  };
+
+  void enter(const float* x, const float* nothing, const Chunk& c, float* at, int64_t points) const {
+    const float* pixels[kPoints];
+    for (int64_t t = c.first; t < c.last; ++t) {
+      const int64_t image = t / (rows * columns), top = t / columns % rows * kSide - s.pad_y, left = t % columns * kSide - s.pad_x;
+      for (int64_t i = 0; i < kPoints; ++i) {
+        const int64_t yy = top + i / kReach, xx = left + i % kReach;
+        const bool inside = yy >= 0 && yy < s.height && xx >= 0 && xx < s.width;
+        pixels[i] = inside ? x + ((image * s.height + yy) * s.width + xx) * in : nothing;
+      }
+      k.enter(pixels, in, at + (t - c.first) * in, points);
+    }
+  }
+
+  void leave(const float* at, int64_t points, const float* bias, const Chunk& c, float* y) const {
+    float* pixels[kSide * kSide];
+    const int64_t width = (c.to - c.from) * block, o = c.from * block, live = std::min(s.out_channels - o, width);
+    for (int64_t t = c.first; t < c.last; ++t) {
+      const int64_t image = t / (rows * columns), top = t / columns % rows * kSide, left = t % columns * kSide;
+      for (int64_t i = 0; i < kSide * kSide; ++i) {
+        const int64_t yy = top + i / kSide, xx = left + i % kSide;
+        const bool inside = yy < s.out_height && xx < s.out_width;
+        pixels[i] = inside ? y + ((image * s.out_height + yy) * s.out_width + xx) * s.out_channels + o : nullptr;
+      }
+      k.leave(at + (t - c.first) * width, points, bias ? bias + o : nullptr, live, pixels);
+    }
+  }
+};
+
+Shape turned(const Shape& s) {
+  Shape back = s;
+  back.height = s.out_height, back.width = s.out_width, back.channels = s.out_channels;
+  back.out_height = s.height, back.out_width = s.width, back.out_channels = s.channels;
+  back.pad_y = 2 - s.pad_y, back.pad_x = 2 - s.pad_x;
+  return back;
+}
+
+}  // namespace
+
+bool tiles_serve(const Shape& s) {
+  const bool taps = s.kernel_y == 3 && s.kernel_x == 3 && s.stride_y == 1 && s.stride_x == 1;
+  return taps && s.dilation_y == 1 && s.dilation_x == 1 && s.groups == 1 && s.pad_y <= 2 && s.pad_x <= 2;
+}
+
+bool tiles_win(const Shape& shape, bool gradient) {
+  if (!tiles_serve(shape) || shape.channels < kLeastChannels || shape.out_channels < kLeastChannels) return false;
+  const Shape s = gradient ? turned(shape) : shape;
+  const int64_t pixels = s.images * s.out_height * s.out_width;
+  const int64_t count = s.images * ((s.out_height + kSide - 1) / kSide) * ((s.out_width + kSide - 1) / kSide);
+  return count >= kLeastTiles && count * kSide * kSide <= 2 * pixels;
+}
+
+void tiled(const Shape& s, const float* x, const Weight& weight, const float* bias, float* y, int workers) {
+  const Plan plan(s);
+  if (!plan.count || !s.out_channels) return;
+  const int64_t most = kChunkBytes / (kPoints * 4 * (plan.in + plan.some * plan.block)) / plan.k.group * plan.k.group;
+  const int64_t share = (plan.count + workers - 1) / workers;
+  const int64_t chunk = std::min(std::max(most, 4 * plan.k.group), std::max(share, plan.k.group));
+  const std::vector<float> nothing(std::max<int64_t>(plan.in, 1), 0.0f);
+  Buffer panel(plan.some * plan.panels());
+  for (int64_t from = 0; from < plan.blocks; from += plan.some) {
+    const int64_t to = std::min(from + plan.some, plan.blocks), width = (to - from) * plan.block;
+    plan.weigh(weight, from, to, panel.get(), workers);
+    split_over_workers((plan.count + chunk - 1) / chunk, 1, workers, false, [&](int64_t begin, int64_t end, int) {
+      const int64_t in_points = chunk * plan.in + kLine, out_points = chunk * width + kLine;
+      Buffer in(kPoints * in_points), out(kPoints * out_points);
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const Plan::Chunk c{unit * chunk, std::min((unit + 1) * chunk, plan.count), from, to};
+        plan.enter(x, nothing.data(), c, in.get(), in_points);
+        for (int64_t p = 0; p < kPoints; ++p)
+          for (int64_t b = 0; b < to - from; ++b)
+            plan.k.multiply(in.get() + p * in_points, plan.in, panel.get() + b * plan.panels() + p * plan.points(), plan.in,
+                            c.last - c.first, out.get() + p * out_points + b * plan.block, width);
+        plan.leave(out.get(), out_points, bias, c, y);
+      }
+    });
+  }
+}
+
+void tiled_input_gradient(const Shape& s, const float* g, const Weight& w, float* dx, int workers) {
+  tiled(turned(s), g, {w.at + 2 * w.y + 2 * w.x, w.in, w.out, -w.y, -w.x}, nullptr, dx, workers);
+}
+
+}  // namespace picojoule::events
