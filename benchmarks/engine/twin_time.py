@@ -19,7 +19,7 @@ from twin_train import Job
 import picojoule
 from picojoule import deploy, measure
 from picojoule.cli.road import Run, open_run, raw_inputs
-from picojoule.deploy.tune import tune, write_table
+from picojoule.deploy.tune import gain, keep_table, tune
 from picojoule.graph import rates as graph_rates
 from picojoule.graph import reference
 
@@ -93,16 +93,15 @@ def rates(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tune_files(job: Job, runs: Path) -> dict[str, Any]:
-    """What `pj bench --tune` does, on one validation image: the fastest kernel of every node is stored."""
+    """What `pj bench --tune` does, on one validation image: a table is stored where it pays."""
     image = np.ascontiguousarray(raw_inputs(open_run(runs / job.base), "val")[0][:1])
     found = {}
     for bits in ("w1", "w4"):
         path = packed_file(runs / f"{job.base}_{bits}")
         model = deploy.load(path, tuned=False)
-        nodes = tune(
-            model.graph, {model.graph.inputs[0].name: image}, rates=model.card.get("rates"), rounds=15
-        )
-        write_table(path, nodes, model.engine.info()["isa"])
+        x, rates = {model.graph.inputs[0].name: image}, model.card.get("rates")
+        nodes = tune(model.graph, x, rates=rates)
+        keep_table(path, nodes, model.engine.info()["isa"], gain(model.graph, x, nodes, rates=rates))
         found[bits] = {name: row["kernel"] for name, row in nodes.items()}
     return found
 

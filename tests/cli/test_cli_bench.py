@@ -27,7 +27,10 @@ def test_bench_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["data"] == "noise"
 
 
-def test_tune_stores_a_table_that_inspect_shows(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tune_stores_a_table_that_inspect_shows(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picojoule.deploy.tune.gain", lambda *_, **__: 0.9)
     np.save(file.with_name("x.npy"), np.zeros((2, 1, 8, 8), np.uint8))
     data = ["--data", str(file.with_name("x.npy"))]
     assert cli.main(["bench", str(file), "--tune", "--seconds", "0", *data]) == 0
@@ -40,6 +43,17 @@ def test_tune_stores_a_table_that_inspect_shows(file: Path, capsys: pytest.Captu
     assert any(row["why"] == "measured on this machine" for row in found["nodes"])
     assert cli.main(["bench", str(file), "--no-table", "--json", "--seconds", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["table"] == ""
+
+
+def test_a_table_that_does_not_pay_is_not_stored(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picojoule.deploy.tune.gain", lambda *_, **__: 1.1)
+    assert cli.main(["bench", str(file), "--tune", "--seconds", "0"]) == 0
+    assert "no table is stored" in capsys.readouterr().err.replace("\n", " ")
+    assert not file.with_name("net.pj.tune.json").exists()
+    assert cli.main(["bench", str(file), "--tune", "--seconds", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tuned"] == {"ratio": 1.1, "stored": False}
 
 
 def test_wrong_use(file: Path) -> None:

@@ -32,22 +32,59 @@ def kernel(file: Path, **options: Any) -> tuple[str, str]:
     return rows["conv1"]["kernel"], rows["conv1"]["why"]
 
 
-def test_every_kernel_is_measured_and_the_fastest_kept(file: Path) -> None:
+def test_every_kernel_is_measured_and_kept_tables_change_no_integer(file: Path) -> None:
     graph = spiking_conv()
     names: list[str] = []
     found = tune.tune(graph, {"input0": spikes(2, 4)}, rounds=2, tick=names.append)
     assert set(found) == set(names) >= {"conv1", "neuron2"}
     for name, row in found.items():
         assert set(row["us"]) <= set(Engine(graph).kernels(name)) - {"scalar"}
-        assert row["us"][row["kernel"]] == min(row["us"].values()) > 0
+        assert row["us"][row["kernel"]] > 0
     assert set(found["conv1"]["us"]) == set(Engine(graph).kernels("conv1")) - {"scalar"}
-    assert 0 <= found["conv1"]["boundary"] <= 1
+    assert 0 <= found["conv1"].get("boundary", 0) <= 1
     tune.write_table(file, found, ISAS[-1])
     model = load(file)
     assert "net.pj.tune.json" in model.info()["tune"]
     wanted = load(file, tuned=False).integers(spikes(2, 4))
     for key, value in model.integers(spikes(2, 4)).items():
         np.testing.assert_array_equal(value, wanted[key])
+
+
+def faked(monkeypatch: pytest.MonkeyPatch, us: dict[str, float], noise: float = 0.0) -> dict[str, Any]:
+    """`tune` where conv1 takes so long by each kernel, give or take noise."""
+    rng = np.random.default_rng(0)
+
+    def steps(engine: Engine, *_: Any) -> list[dict[str, Any]]:
+        what = next(r["kernel"] for r in engine.info()["nodes"] if r["name"] == "conv1")
+        time = us.get(what, 99.0) * float(np.exp(noise * rng.standard_normal()))
+        return [{"node": "conv1", "what": what, "us": time}, {"node": "out", "what": "scalar", "us": 500.0}]
+
+    monkeypatch.setattr(timing, "steps", steps)
+    monkeypatch.setattr(tune, "_boundary", lambda *_: 0.01)
+    return tune.tune(spiking_conv(), {"input0": spikes(1, 4)}, rates={"input0": [0.3]})
+
+
+def test_only_wins_beyond_noise_change_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = next(
+        r for r in Engine(spiking_conv(), rates={"input0": [0.3]}).info()["nodes"] if r["name"] == "conv1"
+    )
+    first, other = planned["kernel"], "event_rows"
+    assert first != other
+    clear = faked(monkeypatch, {first: 10.0, other: 8.0})["conv1"]
+    assert clear["kernel"] == other
+    assert clear["boundary"] == pytest.approx(0.33)  # events won at a rate of 0.3
+    assert faked(monkeypatch, {first: 10.0, other: 9.9})["conv1"]["kernel"] == first
+    assert faked(monkeypatch, {first: 10.0, other: 9.5}, noise=0.5)["conv1"]["kernel"] == first
+    assert faked(monkeypatch, {first: 10.0, other: 5.0}, noise=0.1)["conv1"]["kernel"] == other
+
+
+def test_a_table_that_slows_the_file_down_is_not_kept(file: Path) -> None:
+    rows = {"conv1": {"kernel": "event_rows"}}
+    assert tune.keep_table(file, rows, ISAS[-1], 0.99) == tune.table_path(file)
+    assert kernel(file)[0] == "event_rows"
+    assert tune.keep_table(file, rows, ISAS[-1], 1.01) is None
+    assert not tune.table_path(file).exists()
+    assert tune.gain(spiking_conv(), {"input0": spikes(1, 4)}, rows, rounds=3) > 0
 
 
 def test_a_table_chooses_and_can_be_left_out(file: Path) -> None:

@@ -33,8 +33,7 @@ def register(app: typer.Typer) -> None:
 
         Examples: `pj bench digits.pj --threads 2 --batch 64`, `pj bench digits.pj --tune`.
         """
-        if tune:
-            store(file, data, isa, quiet=as_json)
+        tuned = store(file, data, isa, quiet=as_json) if tune else None
         found = report(
             file,
             threads=threads,
@@ -45,6 +44,8 @@ def register(app: typer.Typer) -> None:
             data=data,
             table=use_table,
         )
+        if tuned is not None:
+            found["tuned"] = tuned
         if as_json:
             typer.echo(json.dumps(found))
         else:
@@ -66,21 +67,30 @@ def _inputs(model: Any, data: str, batch: int) -> tuple[dict[str, Any], str]:
     return validate(model.graph, samples), data
 
 
-def store(file: str, data: str, isa: str, *, quiet: bool) -> Path:
-    """Measure the kernels of every node and write the table beside the file."""
+def store(file: str, data: str, isa: str, *, quiet: bool) -> dict[str, Any]:
+    """Measure the kernels of every node and keep the table beside the file when the whole is no slower."""
     from rich.console import Console
+    from rich.markup import escape
 
     from picojoule.deploy.model import load
-    from picojoule.deploy.tune import tune, write_table
+    from picojoule.deploy.tune import gain, keep_table, tune
 
     model = load(file, isa=isa, tuned=False)
     x, _ = _inputs(model, data, 4)
-    with Console(stderr=True, quiet=quiet).status("measuring kernels") as status:
+    rates = model.card.get("rates")
+    console = Console(stderr=True, quiet=quiet)
+    with console.status("measuring kernels") as status:
         nodes = tune(
-            model.graph, x, rates=model.card.get("rates"), isa=isa,
-            tick=lambda node: status.update(f"measuring the kernels of {node}"),
+            model.graph, x, rates=rates, isa=isa,
+            tick=lambda node: status.update(f"measuring the kernels of {escape(node)}"),
         )  # fmt: skip
-    return write_table(model.source, nodes, model.engine.info()["isa"])
+        ratio = gain(model.graph, x, nodes, rates=rates, isa=isa)
+    path = keep_table(model.source, nodes, model.engine.info()["isa"], ratio)
+    console.print(
+        f"a call takes {ratio:.3f} of its time without the table; "
+        + (f"stored {escape(path.name)}" if path else "no table is stored, the planner's kernels stay")
+    )
+    return {"ratio": ratio, "stored": path is not None}
 
 
 def report(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from picojoule.graph import nodes as g
 from picojoule.graph.rates import plane_counts, planes_of
 
 FORMAT, VERSION = "picojoule tune", 1
-ROUNDS = 15
+ROUNDS, CALLS = 25, 101
+MARGIN = 0.03  # of the time of a step; less is noise
 LOW, HIGH = 0.1, 0.45  # rates between which the cost of events is drawn as a line
 PAIRS = (("event_bits", "static_bits"), ("event_rows", "dense_bytes"))  # the second's cost knows no rate
 _KEYS = {"format", "version", "file_sha256", "machine", "nodes"}
@@ -61,18 +63,22 @@ def tune(
     rounds: int = ROUNDS,
     tick: Callable[[str], None] = lambda node: None,
 ) -> dict[str, dict[str, Any]]:
-    """The fastest kernel of every node that has several, with all times; other nodes as the planner has them.
+    """The kernel of every node that has several: the planner's own, or another that wins by more than noise.
+
+    Node after node, every other kernel takes turns with the plan found so far. Of both, only those steps
+    count that differ or lie beside the node. Another kernel is kept when the median over the rounds of its
+    time by that of the plan is below 1 - `MARGIN`, and it wins in three of four rounds.
 
     Args:
         graph: stage "snapped".
         inputs: one batch of samples as they will come, by input name.
         rates: of the card.
         isa: instruction set.
-        rounds: calls of each kernel, taken in turn; the smallest time of every step counts.
+        rounds: calls of each kernel, taken in turn.
         tick: called with the name of each node before it is measured.
     Returns:
-        Node name -> kernel, us by kernel (of one sample through the whole net), and boundary: the share of
-        set input bits from which the kernel whose cost knows no rate beats events (`PAIRS`).
+        Node name -> kernel, us by kernel (least time of one sample in the steps that count), and boundary:
+        the share of set input bits from which the kernel whose cost knows no rate beats events (`PAIRS`).
     """
     from picojoule.deploy.engine import Engine
 
@@ -80,33 +86,101 @@ def tune(
     if plain.info()["isa"] == "scalar":
         raise PackError("isa 'scalar' has one kernel a node; tune with 'auto' or another instruction set")
     found: dict[str, dict[str, Any]] = {}
+    better: dict[str, dict[str, Any]] = {}
     for node in graph.nodes:
         names = [name for name in plain.kernels(node.name) if name != "scalar"]
         if len(names) < 2:
             continue
         tick(node.name)
-        engines: dict[str, Any] = {}
+        so_far = Engine(graph, isa=isa, rates=rates, tuned=better)
+        (own,) = (row for row in so_far.info()["nodes"] if row["name"] == node.name)
+        planned = own["kernel"].split("+")[-1]
+        engines: dict[str, Any] = {planned: so_far}
         for name in names:
             try:
-                engines[name] = Engine(graph, isa=isa, rates=rates, kernels={node.name: name})
+                engines.setdefault(
+                    name, Engine(graph, isa=isa, rates=rates, tuned=better, kernels={node.name: name})
+                )
             except PackError:  # a neuron's kernel that the kernel of its synapse cannot feed
                 continue
-        times = _in_turn(engines, inputs, rounds)
-        found[node.name] = {"kernel": min(times, key=times.__getitem__), "us": times}
-        able = [pair for pair in PAIRS if set(pair) <= set(times)]
-        for sparse, steady in sorted(able, key=lambda pair: found[node.name]["kernel"] not in pair)[:1]:
-            found[node.name]["boundary"] = _boundary(graph, node, isa, rounds, sparse, steady)
+        row = found[node.name] = _in_turn(graph, node, engines, inputs, rounds)
+        if row["kernel"] == planned:
+            if own["boundary"] is not None:
+                row["boundary"] = own["boundary"]
+            continue
+        better[node.name] = row
+        for sparse, steady in PAIRS:
+            if row["kernel"] in (sparse, steady) and {sparse, steady} <= set(row["us"]):
+                met = _boundary(graph, node, isa, rounds, sparse, steady)
+                row["boundary"] = _beyond(met, rates, node, row["kernel"] == steady)
     return found
 
 
-def _in_turn(engines: dict[str, Any], inputs: dict[str, Array], rounds: int) -> dict[str, float]:
-    """Microseconds a sample by kernel: smallest times of all steps, added up."""
-    best: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for name, engine in engines.items():
-            now = [row["us"] for row in timing.steps(engine, inputs, 1)]
-            best[name] = [min(a, b) for a, b in zip(best.get(name, now), now)]
-    return {name: round(sum(parts), 3) for name, parts in best.items()}
+def _in_turn(
+    graph: g.Graph, node: g.Node, engines: dict[str, Any], inputs: dict[str, Array], rounds: int
+) -> dict[str, Any]:
+    """The kernel to take and the least times of all; the first engine is the plan so far."""
+    labels = {
+        name: {(row["node"], row["what"]) for row in timing.steps(engine, inputs, 1)}
+        for name, engine in engines.items()
+    }
+    common = set.intersection(*labels.values())
+    beside = {node.name, *node.inputs, *(n.name for n in graph.nodes if node.name in n.inputs)}
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for turn in range(rounds):
+        for name in sorted(engines, reverse=turn % 2 == 1):
+            rows = timing.steps(engines[name], inputs, 1)
+            counts = [r for r in rows if r["node"] in beside or (r["node"], r["what"]) not in common]
+            times[name].append(sum(r["us"] for r in counts))
+    planned, *others = engines
+    best, kept = 1.0 - MARGIN, planned
+    for name in others:
+        ratios = np.array(times[name]) / np.maximum(times[planned], 1e-9)
+        if np.median(ratios) < best and np.quantile(ratios, 0.75) < 1:
+            best, kept = float(np.median(ratios)), name
+    return {"kernel": kept, "us": {name: round(min(some), 3) for name, some in times.items()}}
+
+
+def _beyond(met: float, rates: dict[str, Any] | None, node: g.Node, steady: bool) -> float:
+    """The boundary on the side of the usual rate that the samples themselves showed."""
+    known = (rates or {}).get(node.inputs[0])
+    if not known:
+        return met
+    usual = float(np.mean(known))
+    return round(min(met, 0.9 * usual) if steady else max(met, min(1.0, 1.1 * usual)), 4)
+
+
+def gain(
+    graph: g.Graph,
+    inputs: dict[str, Array],
+    nodes: dict[str, dict[str, Any]],
+    *,
+    rates: dict[str, Any] | None = None,
+    isa: str = "auto",
+    rounds: int = CALLS,
+) -> float:
+    """Time of a call with a table by the time without, the median over pairs of calls; above 1 it is slower.
+
+    Args:
+        graph: stage "snapped".
+        inputs: one batch of samples.
+        nodes: what `tune` gave.
+        rates: of the card.
+        isa: instruction set.
+        rounds: pairs of calls.
+    """
+    from picojoule.deploy.engine import Engine
+
+    plain, tuned = Engine(graph, isa=isa, rates=rates), Engine(graph, isa=isa, rates=rates, tuned=nodes)
+    ratios = []
+    for turn in range(rounds + 1):
+        pair = {}
+        for engine in (plain, tuned) if turn % 2 else (tuned, plain):
+            start = time.perf_counter()
+            engine(inputs)
+            pair[engine] = time.perf_counter() - start
+        ratios.append(pair[tuned] / pair[plain])
+    return float(np.median(ratios[1:]))
 
 
 def _boundary(graph: g.Graph, node: g.Node, isa: str, rounds: int, sparse: str, steady: str) -> float:
@@ -159,6 +233,25 @@ def write_table(source: str | os.PathLike[str], nodes: dict[str, dict[str, Any]]
         "nodes": nodes,
     }
     return write_bytes(table_path(source), json.dumps(table, indent=1).encode(), "the table")
+
+
+def keep_table(
+    source: str | os.PathLike[str], nodes: dict[str, dict[str, Any]], isa: str, ratio: float
+) -> Path | None:
+    """Store a table that does not slow the file down; else take away one that lies there.
+
+    Args:
+        source: the packed file.
+        nodes: what `tune` gave.
+        isa: instruction set that was measured.
+        ratio: what `gain` gave.
+    Returns:
+        Path of the table, or None when there is none now.
+    """
+    if ratio <= 1:
+        return write_table(source, nodes, isa)
+    table_path(source).unlink(missing_ok=True)
+    return None
 
 
 def read_table(source: str | os.PathLike[str], isa: str) -> tuple[dict[str, dict[str, Any]] | None, str]:
@@ -214,4 +307,4 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-__all__ = ["identity", "read_table", "table_path", "tune", "write_table"]
+__all__ = ["gain", "identity", "keep_table", "read_table", "table_path", "tune", "write_table"]
