@@ -72,7 +72,7 @@ def test_only_wins_beyond_noise_change_the_plan(monkeypatch: pytest.MonkeyPatch)
     assert first != other
     clear = faked(monkeypatch, {first: 10.0, other: 8.0})["conv1"]
     assert clear["kernel"] == other
-    assert clear["boundary"] == pytest.approx(0.33)  # events won at a rate of 0.3
+    assert clear["boundary"] == pytest.approx(0.6)  # events won at a rate of 0.3
     assert faked(monkeypatch, {first: 10.0, other: 9.9})["conv1"]["kernel"] == first
     assert faked(monkeypatch, {first: 10.0, other: 9.5}, noise=0.5)["conv1"]["kernel"] == first
     assert faked(monkeypatch, {first: 10.0, other: 5.0}, noise=0.1)["conv1"]["kernel"] == other

@@ -142,12 +142,12 @@ def _in_turn(
 
 
 def _beyond(met: float, rates: dict[str, Any] | None, node: g.Node, steady: bool) -> float:
-    """The boundary on the side of the usual rate that the samples themselves showed."""
+    """The boundary, a factor of two from the usual rate on the side where the samples themselves had it."""
     known = (rates or {}).get(node.inputs[0])
     if not known:
         return met
     usual = float(np.mean(known))
-    return round(min(met, 0.9 * usual) if steady else max(met, min(1.0, 1.1 * usual)), 4)
+    return round(min(met, usual / 2) if steady else max(met, min(1.0, 2 * usual)), 4)
 
 
 def gain(
