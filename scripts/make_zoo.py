@@ -1,9 +1,11 @@
 """Puts packed runs into the package and writes their model cards.
 
     python scripts/make_zoo.py fashion_vgg_w1=runs/accuracy/fashion_vgg_w1 digits_vgg_w1=runs/demo-digits/...
+    python scripts/make_zoo.py --rates
 
-Each run must have been packed (`pj pack RUN`). The file's card gains the operations of one inference, and
-docs/zoo.md is written anew from all shipped files.
+Each run must have been packed (`pj pack RUN`). The file's card gains the operations of one inference. With
+`--rates` the firing rates of every shipped file are measured on validation images and written into its card;
+the network stays as it is. docs/zoo.md is written anew from all shipped files.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from picojoule import data as datasets
 from picojoule import deploy
 from picojoule.cli.road import open_run, raw_inputs
+from picojoule.graph import rates, reference
 from picojoule.measure import measure_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "src" / "picojoule" / "deploy" / "zoo"
 PAGE = ROOT / "docs" / "zoo.md"
-SAMPLES = 500
+SAMPLES, BATCH = 500, 32
 
 INTRO = """# Packed models that ship
 
@@ -36,7 +42,8 @@ or `pj run fashion_vgg_w1 image.png`. Pixels are 0..255; a Fashion-MNIST image i
 Every figure below stands in the file's own card (`pj inspect NAME`). *Parity*: the native engine gave the
 reference interpreter's integers on every image of the test split, and the reference those of the snapped
 model in float64. *Operations* are exact counts on the first 500 test images (all 360 of the digits); energy
-is by the model named, which leaves out what [Measuring](measure.md) says. This page is written by
+is by the model named, which leaves out what [Measuring](measure.md) says. The card also holds the firing
+rate of every spike edge on validation images, by which the engine chooses kernels. This page is written by
 `scripts/make_zoo.py`.
 """
 
@@ -66,6 +73,19 @@ def ship(name: str, folder: Path) -> None:
         "payload_bytes": deploy.payload_bytes(graph),
     }
     deploy.write(ZOO / f"{name}.pj", graph, card)
+
+
+def add_rates(name: str) -> None:
+    """Measure how often the spikes of a shipped file fire, on images it was neither trained nor tested on."""
+    path = ZOO / f"{name}.pj"
+    graph, card = deploy.read(path)
+    given = card["recipe"]["data"]
+    data = datasets.load(given["name"]) if given["fold"] is None else datasets.digits_fold(given["fold"])
+    images = np.asarray(data.val.x[: rates.RATE_SAMPLES], np.float64)
+    pixels = np.floor(images * 255 / data.max_value + 0.5).astype(np.uint8)
+    (entry,) = graph.inputs
+    parts = ({entry.name: pixels[at : at + BATCH]} for at in range(0, len(pixels), BATCH))
+    deploy.write(path, graph, card | {"rates": rates.measure(graph, parts, reference.run)})
 
 
 def section(name: str) -> str:
@@ -106,9 +126,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="*", metavar="NAME=RUN")
-    for item in parser.parse_args().runs:
+    parser.add_argument("--rates", action="store_true", help="measure the firing rates of all shipped files")
+    given = parser.parse_args()
+    for item in given.runs:
         name, _, folder = item.partition("=")
         ship(name, Path(folder))
+    for name in deploy.shipped() if given.rates else ():
+        add_rates(name)
     PAGE.write_text(INTRO + "\n" + "\n".join(section(n) for n in deploy.shipped()))
 
 

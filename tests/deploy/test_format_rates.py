@@ -12,7 +12,7 @@ import golden_graphs
 from random_graphs import random_graph, random_inputs
 
 from picojoule.core.errors import FormatError, PackError
-from picojoule.deploy import dumps, load, loads, write
+from picojoule.deploy import dumps, load, loads, shipped, write
 from picojoule.graph import rates, reference
 
 
@@ -87,3 +87,11 @@ def test_bad_rates_are_refused_in_both_directions(change: Any, match: str, monke
     raw = dumps(graph, {"rates": change})
     with pytest.raises(FormatError, match=match):
         loads(raw)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_files_say_how_often_every_neuron_fires(name: str) -> None:
+    model = load(name)
+    graph, card = model.graph, model.card
+    assert set(card["rates"]) == set(rates.spike_edges(graph)) - {node.inputs[0] for node in graph.outputs}
+    assert all(0 < sum(row) < len(row) for row in card["rates"].values())
