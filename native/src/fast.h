@@ -26,6 +26,8 @@ struct Events {
 
 inline constexpr int64_t kOverrun = 16;
 
+inline constexpr int kMaxWeightPlanes = 8;  // of vertical counting
+
 // What holds 16 bits where bytes are multiplied: whole sums, any two products, or only those of bytes below 128.
 enum class ByteSums : uint8_t { sixteen, pairs, halves };
 
@@ -34,20 +36,25 @@ inline constexpr int64_t kByteTile = 32;  // outputs whose byte weights lie toge
 // Weight rows a tap and input channel: bits of output channels (vertical counting) or int8 of them.
 struct FastWeights {
   const uint8_t* rows = nullptr;
-  int64_t row_bytes = 0;       // of one pixel
+  int64_t row_bytes = 0;       // from one row to the next
   int lists = 1;               // pixels that share a vector of bits
   bool shared = false;         // neighbours of a row read one window: each row of bits holds the taps of them all
   // Offset of the row that an event adds: channel * channel_step + x * pixel_step + kernel row * slice_step +
   // first x of the window * window_step + window_base, modulo 2^32 (step by step for taps that lie apart: tap_step).
   uint32_t channel_step = 0, pixel_step = 0, slice_step = 0, window_step = 0, window_base = 0, tap_step = 0;
-  int planes = 1;              // bit-planes of the weights
-  int64_t plane_bytes = 0;     // from one bit-plane to the next
+  // Bit-planes of the weights. Those of one row and 256 outputs lie side by side, so that a row fills whole lines of
+  // the caches and its later planes are found in the first.
+  int planes = 1;
+  bool strips = false;         // counted several planes a vector (fast_strips.inl)
+  int64_t plane_bytes = 0, block_bytes = 0;  // from one bit-plane to the next, and to the next 256 outputs
   // Where the row of one tap and channel begins.
   int64_t row_of(const FastShape& s, int64_t tap, int64_t channel) const {
     if (!shared) return (tap * s.channels + channel) * row_bytes;
-    const int64_t slots = s.kernel[2] + 2 * lists - 2;
-    return ((tap / s.kernel[2] * s.channels + channel) * slots + slots - lists - tap % s.kernel[2]) * row_bytes;
+    const int64_t first = tap / s.kernel[2] * s.channels + channel;
+    return first * channel_step + (s.kernel[2] + lists - 2 - tap % s.kernel[2]) * row_bytes;
   }
+  // Where in it the bit of one output lies.
+  int64_t byte_of(int plane, int64_t output) const { return output / 256 * block_bytes + plane * plane_bytes + output % 256 / 8; }
   uint32_t negative = 0;       // offset of the rows that negative spikes add
   uint32_t zero = 0;           // offset of a row of zeros
   int double_shift = 0;        // 1: weights are -1 and +1, the sum is twice the count less the events
@@ -68,6 +75,18 @@ struct FixedRows {
   const uint32_t* starts = nullptr;  // [out_channels][weight planes][1, or 2 for ternary spikes], and the end
   int64_t chunk = 0;                 // pixels of one piece of work
   int planes = 0;                    // of the largest count
+};
+
+// Depthwise convolutions: words of padded images, channels last, and a vector of weights a block of 256 outputs (of
+// all pixels of a group), weight plane and tap.
+struct DepthJob {
+  const std::byte* weights = nullptr;
+  const int64_t* offsets = nullptr;  // of taps, in words of the image from the window's first corner
+  int64_t taps = 0;                  // in vectors: nine, or a multiple of 8
+  int planes = 0;                    // of the weights in two's complement
+  int width = 0;                     // of sums without bias
+  int64_t pixel_words = 0, image_words = 0;
+  uint64_t* image = nullptr;         // [T][spike planes][padded image][pixel_words]
 };
 
 enum class Finish : uint8_t { raw, rows, planes, levels };
@@ -110,6 +129,7 @@ struct FastJob {
   FastShape shape;
   FastWeights weights;
   FixedRows fixed;
+  DepthJob depth;
   Events events;
   Epilogue end;
   const std::byte* in = nullptr;  // packed words or dense rows of step 0
@@ -139,6 +159,7 @@ struct FastTable {
   void (*event_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
   void (*dense_rows)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
   void (*dense_bytes)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pixels
+  void (*depth_bits)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // groups of `lists` pixels
   int64_t (*static_bytes)(const FastJob&);  // work of the next
   void (*static_bits)(const FastJob&, int64_t begin, int64_t end, std::byte* work);  // pieces of `chunk` pixels
   int64_t static_lanes;

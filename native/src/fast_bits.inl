@@ -1,17 +1,21 @@
 // Vertical counting of events: sums of pixels as bit-planes or integers. Included by fast_impl.inl.
 
+#include "fast_strips.inl"
+
 namespace {
 
 // Counts of block b over all weight and spike planes, from Rowed of the lists of a group.
 template <int Rowed, int Lists>
-int total(const FastJob& job, const Work& w, const int64_t* lengths, int64_t block, V* out) {
+int total_of_rows(const FastJob& job, const Work& w, const int64_t* lengths, int64_t block, V* out) {
   const FastWeights& weights = job.weights;
+  if constexpr (Rowed == Lists)
+    if (weights.strips) return total_of_strips<Lists>(job, w, lengths, block, out);
   const int spike_planes = job.in_ternary ? 1 : job.in_planes;
   int planes = 0;
   for (int j = 0; j < weights.planes; ++j)
     for (int q = 0; q < spike_planes; ++q) {
       Rows<Rowed> rows;
-      rows.base = weights.rows + j * weights.plane_bytes + block * 32;
+      rows.base = weights.rows + j * weights.plane_bytes + block * weights.block_bytes;
       for (int l = 0; l < Rowed; ++l) rows.list[l] = w.lists + (q * Lists + l) * w.capacity;
       if (j == 0 && q == 0) {
         planes = count(rows, lengths[q], out);
@@ -27,9 +31,10 @@ int total(const FastJob& job, const Work& w, const int64_t* lengths, int64_t blo
 // Where the pixels of a group look: the slices of one window when they share it, else of each.
 template <int Lists, bool Shared>
 struct Group {
+  static constexpr int kLists = Lists;
   const FastJob& job;
   const Work& w;
-  int64_t chunks, live = 0, slices[Lists] = {};
+  int64_t chunks = usual_chunks(job), live = 0, slices[Lists] = {}, lengths[64] = {};
 
   void look(int64_t p) {
     live = least(Lists, job.shape.pixels_out - p);
@@ -37,7 +42,7 @@ struct Group {
   }
 
   // Lists of the group in every spike plane, padded alike; `offset` gets what each pixel subtracts.
-  void list(int64_t t, int64_t* lengths, int64_t* offset) const {
+  void list(int64_t t, int64_t* offset) {
     const FastWeights& weights = job.weights;
     const int spike_planes = job.in_ternary ? 1 : job.in_planes;
     for (int l = 0; l < Lists; ++l) offset[l] = 0;
@@ -68,6 +73,9 @@ struct Group {
       }
     }
   }
+
+  // Counts of block b over all weight and spike planes; returns their number.
+  int total(int64_t b, V* out) const { return total_of_rows<Shared ? 1 : Lists, Lists>(job, w, lengths, b, out); }
 };
 
 // Planes of one block to integers, eight planes a byte: sums[lane] = (count << double_shift) - offset. Sums wrap, so
@@ -94,10 +102,11 @@ void spread(const V* planes, int n, int shift, const int64_t* offset, int lists,
   }
 }
 
-template <int Lists, bool Shared>
+// `G` gathers the sums of Lists pixels at a step, less the `offset` that it gives.
+template <class G, int Lists = G::kLists>
 void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
   const int64_t blocks = blocks_of(job), padded = job.shape.padded, lane = Lists > 1 ? 256 / Lists : padded;
-  Group<Lists, Shared> group{job, w, usual_chunks(job)};
+  G group{job, w};
   for (int64_t g = begin; g < end; ++g) {
     const int64_t p = g * Lists;
     group.look(p);
@@ -105,10 +114,10 @@ void bits_by_rows(const FastJob& job, int64_t begin, int64_t end, const Work& w)
     for (int64_t l = 0; l < live; ++l) start_rows(job.end, p + l, w.v + l * padded);
     for (int64_t t = 0; t < job.steps; ++t) {
       if (t == 0 || job.in_row_bytes) {
-        int64_t lengths[64], offset[Lists];
-        group.list(t, lengths, offset);
+        int64_t offset[Lists];
+        group.list(t, offset);
         for (int64_t b = 0; b < blocks; ++b) {
-          const int planes = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, w.totals);
+          const int planes = group.total(b, w.totals);
           spread(w.totals, planes, job.weights.double_shift, offset, Lists, w.sums + b * 256);
         }
       }
@@ -140,14 +149,14 @@ void repeat_words(const Epilogue& e, int64_t t, int64_t p, int64_t live) {
   }
 }
 
-template <int Lists, bool Shared>
+template <class G, int Lists = G::kLists>
 void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
   const Epilogue& e = job.end;
   const int64_t blocks = blocks_of(job), vectors = blocks * e.width;
   const PlaneStep neuron = e.flips ? plane_step_of<true>(e.width) : plane_step_of<false>(e.width);
   const int shift = job.weights.double_shift + e.gain_shift;  // of the sums, below the width
   for (int64_t i = 0; i < blocks * 2 * kMaxPlanes; ++i) w.totals[i] = V{};
-  Group<Lists, Shared> group{job, w, usual_chunks(job)};
+  G group{job, w};
   for (int64_t g = begin; g < end; ++g) {
     const int64_t p = g * Lists;
     group.look(p);
@@ -155,17 +164,16 @@ void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& 
     V lanes{};
     for (int64_t t = 0; t < job.steps; ++t) {
       const int64_t now = constants_at(e, t);
-      int64_t lengths[64];
       const bool fresh = t == 0 || job.in_row_bytes;
       if (fresh) {
         int64_t offset[Lists];
-        group.list(t, lengths, offset);
+        group.list(t, offset);
         for (int i = 0; i < 4; ++i) lanes[i] = static_cast<uint64_t>(-(offset[i * Lists / 4] << e.gain_shift));
       }
       for (int64_t b = 0; b < blocks; ++b) {
         V* sum = w.totals + (2 * b + 1) * kMaxPlanes;  // zeros below it
         if (fresh)
-          for (int i = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, sum); i + shift < e.width; ++i) sum[i] = V{};
+          for (int i = group.total(b, sum); i + shift < e.width; ++i) sum[i] = V{};
         const V fired = neuron(e, b, now, sum - shift, lanes, w.membranes + b * e.width);
         put_words(e, t, p, group.live, Lists, b, fired);
       }
@@ -180,20 +188,21 @@ void bits_by_planes(const FastJob& job, int64_t begin, int64_t end, const Work& 
 
 namespace {
 
-template <int Lists, bool Shared>
-void event_bits_of(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
+template <class G>
+void finish_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const Work w = cut(job, work, nullptr);
-  if (job.end.finish == Finish::planes) return bits_by_planes<Lists, Shared>(job, begin, end, w);
-  if (job.end.finish == Finish::levels) return bits_by_levels<Lists, Shared>(job, begin, end, w);
-  bits_by_rows<Lists, Shared>(job, begin, end, w);
+  if (job.end.finish == Finish::planes) return bits_by_planes<G>(job, begin, end, w);
+  if (job.end.finish == Finish::levels) return bits_by_levels<G>(job, begin, end, w);
+  bits_by_rows<G>(job, begin, end, w);
 }
 
 void event_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const int lists = job.weights.lists;
-  if (lists == 1) return event_bits_of<1, false>(job, begin, end, work);
-  if (job.weights.shared) return lists == 2 ? event_bits_of<2, true>(job, begin, end, work) : event_bits_of<4, true>(job, begin, end, work);
-  if (lists == 2) return event_bits_of<2, false>(job, begin, end, work);
-  event_bits_of<4, false>(job, begin, end, work);
+  if (lists == 1) return finish_bits<Group<1, false>>(job, begin, end, work);
+  if (job.weights.shared)
+    return lists == 2 ? finish_bits<Group<2, true>>(job, begin, end, work) : finish_bits<Group<4, true>>(job, begin, end, work);
+  if (lists == 2) return finish_bits<Group<2, false>>(job, begin, end, work);
+  finish_bits<Group<4, false>>(job, begin, end, work);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 namespace picojoule {
 
 const char* name_of(Synapse kernel) {
-  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits"};
+  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "depth_bits"};
   return names[static_cast<int>(kernel)];
 }
 
@@ -81,7 +81,9 @@ static bool padded_image(const Window& w) {
 std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel) {
   if (kernel == Synapse::scalar) return "";
   const Window w = window_of(node, input);
-  if (w.groups != 1) return "it has groups";
+  const bool depthwise = w.groups == w.channels_in && w.groups == w.channels_out;
+  if (kernel == Synapse::depth_bits && (!depthwise || node.type != "Conv")) return "it is not depthwise";
+  if (kernel != Synapse::depth_bits && w.groups != 1) return "it has groups";
   // Sums wrap, so that a result of up to 32 bits is right whatever lies between.
   if (!fits32(facts.total_bound) && node.kind.storage() == Dtype::i64) return "its sums pass 32 bits";
   const Kind& kind = input.kind;
@@ -97,11 +99,17 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   }
   if (kind.name == KindName::time || kind.name == KindName::fixed) return "its input holds no spike counts";
   if (planes_of(kind) > 16) return "its input has more than 16 bit-planes";
-  const int64_t k = w.taps() * w.channels_in, row = std::max<int64_t>(32, (w.channels_out + 255) / 256 * 256);
+  if (kernel == Synapse::depth_bits) {
+    if (facts.low < -128 || facts.high > 127) return "its weights pass 8 bits";
+    return padded_image(w) ? "" : "its padded image is too large";
+  }
+  const bool bits = kernel != Synapse::event_rows;
+  if (bits && facts.planes() > kMaxWeightPlanes) return "its weights need more than 8 bit-planes";
+  const int64_t k = w.taps() * w.channels_in, outputs = (w.channels_out + 255) / 256 * 256;
+  const int64_t row = bits ? std::max<int64_t>(32, outputs / 8 * facts.planes()) : outputs;
   if (k > (int64_t{1} << 30) / row) return "its weight rows pass 2^30 bytes";
   if (kernel == Synapse::event_rows) return facts.low < -128 || facts.high > 127 ? "its weights pass 8 bits" : "";
-  if (facts.high - facts.low > 15) return "its weights need more than 4 bit-planes";
-  if (kernel == Synapse::static_bits && k > (int64_t{1} << 28) / row) return "its lists of set bits pass 2^28 entries";
+  if (kernel == Synapse::static_bits && k > (int64_t{1} << 28) / outputs) return "its lists of set bits pass 2^28 entries";
   return w.channels_out > 16384 ? "it has more than 16384 outputs" : "";
 }
 

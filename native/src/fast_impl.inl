@@ -36,7 +36,7 @@ Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
     return p;
   };
   Work w;
-  const int64_t k = job.shape.taps * job.shape.channels, lists = job.weights.lists;
+  const int64_t k = job.depth.planes ? 0 : job.shape.taps * job.shape.channels, lists = job.weights.lists;  // no lists
   const int64_t reach = job.shape.kernel[2] + (job.weights.shared ? lists - 1 : 0);
   const int64_t most_events = k / job.shape.kernel[2] * reach, slice = reach * job.shape.channels;
   w.capacity = (most_events + slice + 3 * kOverrun) / 16 * 16;
@@ -131,11 +131,12 @@ void finish_group(const FastJob& job, int64_t t, int64_t p, int live, const Work
 
 #include "fast_rows.inl"
 #include "fast_bits.inl"
+#include "fast_depth.inl"
 #include "fast_bytes.inl"
 #include "fast_static.inl"
 #include "fast_words.inl"
 
 namespace picojoule {
-const FastTable PJ_TABLE = {work_bytes, decode, lay_words, event_bits, event_rows, dense_rows, dense_bytes,
+const FastTable PJ_TABLE = {work_bytes, decode, lay_words, event_bits, event_rows, dense_rows, dense_bytes, depth_bits,
                             static_bytes, static_bits, kStaticLanes, popcount};
 }

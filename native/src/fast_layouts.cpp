@@ -85,7 +85,7 @@ FixedLayout::FixedLayout(const FastJob& job) {
     for (int j = 0; j < w.planes; ++j)
       for (int sign = 0; sign < (job.in_ternary ? 2 : 1); ++sign) {
         starts.push_back(static_cast<uint32_t>(rows.size()));
-        const uint8_t* from = w.rows + j * w.plane_bytes + (sign ? w.negative : 0) + o / 8;
+        const uint8_t* from = w.rows + w.byte_of(j, o) + (sign ? w.negative : 0);
         for (int64_t i = 0; i < k; ++i)
           if (from[w.row_of(job.shape, i / job.shape.channels, i % job.shape.channels)] >> (o % 8) & 1) rows.push_back(static_cast<uint32_t>(i));
         while ((rows.size() - starts.back()) % 8) rows.push_back(static_cast<uint32_t>(k));

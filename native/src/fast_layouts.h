@@ -12,6 +12,19 @@
 
 namespace picojoule {
 
+// Memory that begins where a line of the caches does: a vector that crosses two lines costs two loads.
+template <class E>
+struct Lines {
+  using value_type = E;
+  Lines() = default;
+  template <class Other>
+  Lines(const Lines<Other>&) {}
+  E* allocate(size_t n) { return static_cast<E*>(::operator new(n * sizeof(E), std::align_val_t(64))); }
+  void deallocate(E* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+  template <class Other>
+  bool operator==(const Lines<Other>&) const { return true; }
+};
+
 using WeightAt = std::function<int64_t(int64_t output, int64_t tap, int64_t channel)>;
 
 // What a window takes from one image row: all its taps when they touch, else one tap. `job` has its shape and image.
@@ -29,7 +42,7 @@ struct PairLayout {
   void use(FastJob& job) const;
 
   Runs runs;
-  std::vector<int16_t> pairs;
+  std::vector<int16_t, Lines<int16_t>> pairs;
 };
 
 // Dense bytes: runs of four products (fast_bytes.inl).
@@ -38,7 +51,7 @@ struct QuadLayout {
   void use(FastJob& job) const;
 
   Runs runs;
-  std::vector<int8_t> quads;
+  std::vector<int8_t, Lines<int8_t>> quads;
   std::vector<int32_t> lift;
 };
 

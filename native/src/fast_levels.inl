@@ -49,10 +49,10 @@ void fire_levels(const Epilogue& e, int64_t block, const V* sum, int planes, int
   }
 }
 
-template <int Lists, bool Shared>
+template <class G, int Lists = G::kLists>
 void bits_by_levels(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
   const Epilogue& e = job.end;
-  Group<Lists, Shared> group{job, w, usual_chunks(job)};
+  G group{job, w};
   for (int64_t g = begin; g < end; ++g) {
     const int64_t p = g * Lists;
     group.look(p);
@@ -61,12 +61,12 @@ void bits_by_levels(const FastJob& job, int64_t begin, int64_t end, const Work& 
         repeat_words(e, t, p, group.live);
         continue;
       }
-      int64_t lengths[64], offset[Lists];
+      int64_t offset[Lists];
       V lanes{}, out[kMaxPlanes];
-      group.list(t, lengths, offset);
+      group.list(t, offset);
       for (int i = 0; i < 4; ++i) lanes[i] = static_cast<uint64_t>(-offset[i * Lists / 4]);
       for (int64_t b = 0; b < e.blocks; ++b) {
-        const int planes = total<Shared ? 1 : Lists, Lists>(job, w, lengths, b, w.totals);
+        const int planes = group.total(b, w.totals);
         fire_levels(e, b, w.totals, planes, job.weights.double_shift, lanes, out);
         for (int q = 0; q < e.out_planes; ++q) put_words(e, t, p, group.live, Lists, b, out[q], q);
       }

@@ -6,6 +6,7 @@ constexpr int kMaxPlanes = 64;  // of a count or membrane
 
 template <int Lists>
 struct Rows {
+  using Vector = V;
   const uint8_t* base;
   const uint32_t* list[Lists];
   V at(int64_t i) const {
@@ -16,9 +17,9 @@ struct Rows {
 };
 
 // Adds eight rows to ones, twos, fours; the carry counts eights.
-template <int Lists>
-[[gnu::always_inline]] inline V add_eight(const Rows<Lists>& rows, int64_t i, V& ones, V& twos, V& fours) {
-  V ta, tb, fa, fb, eight;
+template <class R, class X = typename R::Vector>
+[[gnu::always_inline]] inline X add_eight(const R& rows, int64_t i, X& ones, X& twos, X& fours) {
+  X ta, tb, fa, fb, eight;
   full_add(ta, ones, ones, rows.at(i), rows.at(i + 1));
   full_add(tb, ones, ones, rows.at(i + 2), rows.at(i + 3));
   full_add(fa, twos, twos, ta, tb);
@@ -30,43 +31,43 @@ template <int Lists>
 }
 
 // planes += carry, a bit of each lane, in H planes.
-template <int H>
-inline void ripple(V* planes, V carry) {
+template <int H, class X>
+inline void ripple(X* planes, X carry) {
 #pragma GCC unroll 8
   for (int q = 0; q < H; ++q) {
-    const V next = planes[q] & carry;
+    const X next = planes[q] & carry;
     planes[q] ^= carry;
     carry = next;
   }
 }
 
-template <int Lists>
-[[gnu::always_inline]] inline V add_sixteen(const Rows<Lists>& rows, int64_t i, V& ones, V& twos, V& fours, V& eights) {
-  const V a = add_eight(rows, i, ones, twos, fours), b = add_eight(rows, i + 8, ones, twos, fours);
-  V sixteen;
+template <class R, class X = typename R::Vector>
+[[gnu::always_inline]] inline X add_sixteen(const R& rows, int64_t i, X& ones, X& twos, X& fours, X& eights) {
+  const X a = add_eight(rows, i, ones, twos, fours), b = add_eight(rows, i + 8, ones, twos, fours);
+  X sixteen;
   full_add(sixteen, eights, eights, a, b);
   return sixteen;
 }
 
 // H planes above the sixteens, few enough for registers.
-template <int Lists, int H>
-int count_within(const Rows<Lists>& rows, int64_t n, V* out) {
-  V ones{}, twos{}, fours{}, eights{}, sixteens{}, high[H] = {};
+template <int H, class R, class X = typename R::Vector>
+int count_within(const R& rows, int64_t n, X* out) {
+  X ones{}, twos{}, fours{}, eights{}, sixteens{}, high[H] = {};
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
-    const V a = add_sixteen(rows, i, ones, twos, fours, eights), b = add_sixteen(rows, i + 16, ones, twos, fours, eights);
-    V carry;
+    const X a = add_sixteen(rows, i, ones, twos, fours, eights), b = add_sixteen(rows, i + 16, ones, twos, fours, eights);
+    X carry;
     full_add(carry, sixteens, sixteens, a, b);
     ripple<H>(high, carry);
   }
   if (n & 16) {
-    const V a = add_sixteen(rows, i, ones, twos, fours, eights), carry = sixteens & a;
+    const X a = add_sixteen(rows, i, ones, twos, fours, eights), carry = sixteens & a;
     sixteens ^= a;
     ripple<H>(high, carry);
     i += 16;
   }
   if (n & 8) {
-    const V a = add_eight(rows, i, ones, twos, fours), b = eights & a, carry = sixteens & b;
+    const X a = add_eight(rows, i, ones, twos, fours), b = eights & a, carry = sixteens & b;
     eights ^= a;
     sixteens ^= b;
     ripple<H>(high, carry);
@@ -77,13 +78,13 @@ int count_within(const Rows<Lists>& rows, int64_t n, V* out) {
 }
 
 // Counts set bits per lane over n rows, n a multiple of 8; returns planes.
-template <int Lists>
-int count(const Rows<Lists>& rows, int64_t n, V* out) {
-  if (n < 128) return count_within<Lists, 2>(rows, n, out);
-  if (n < 256) return count_within<Lists, 3>(rows, n, out);
-  if (n < 512) return count_within<Lists, 4>(rows, n, out);
-  if (n < 2048) return count_within<Lists, 6>(rows, n, out);
-  return count_within<Lists, 26>(rows, n, out);  // lists stay below 2^30 bytes of rows
+template <class R, class X = typename R::Vector>
+int count(const R& rows, int64_t n, X* out) {
+  if (n < 128) return count_within<2>(rows, n, out);
+  if (n < 256) return count_within<3>(rows, n, out);
+  if (n < 512) return count_within<4>(rows, n, out);
+  if (n < 2048) return count_within<6>(rows, n, out);
+  return count_within<26>(rows, n, out);  // lists stay below 2^30 bytes of rows
 }
 
 // total += term << shift; returns the new number of planes.

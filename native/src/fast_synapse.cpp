@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "fast.h"
+#include "fast_depth.h"
 #include "fast_layouts.h"
 #include "fire_layout.h"
 #include "pool.h"
@@ -32,6 +33,7 @@ class FastOp : public Op {
     shape(synapse, input);
     if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind);
     else if (plan.kernel == Synapse::event_rows) byte_weights();
+    else if (plan.kernel == Synapse::depth_bits) depth_weights();
     else if (plan.kernel != Synapse::dense_bytes) bit_weights();
     if (plan.kernel == Synapse::dense_bytes) quads();
     if (plan.kernel == Synapse::static_bits) fixed();
@@ -48,7 +50,8 @@ class FastOp : public Op {
   }
 
   int64_t constant_bytes() const override {
-    return rows_.size() + (pairs_ ? pairs_->pairs.size() * 2 : 0) + layout_bytes_ + bias_.size() * 4 + (fire_ ? fire_->bytes() : 0) + planes_.size();
+    const size_t layouts = (pairs_ ? pairs_->pairs.size() * 2 : 0) + (depth_ ? depth_->weights.size() * 8 : 0) + (fire_ ? fire_->bytes() : 0);
+    return rows_.size() + layouts + layout_bytes_ + bias_.size() * 4 + planes_.size();
   }
   int64_t state_bytes() const override {
     const Epilogue& e = job_.end;
@@ -74,6 +77,10 @@ class FastOp : public Op {
     if (kernel == Synapse::dense_bytes) {
       quads().use(job);
       lay_out(call, job);
+    } else if (kernel == Synapse::depth_bits) {
+      const int64_t steps = job.in_row_bytes ? call.in[0].rows : 1;
+      job.depth.image = call.scratch[0].take<uint64_t>(depth_words(job, steps));
+      call.parallel->run(steps * job.in_planes, [&](int64_t begin, int64_t end, int) { lay_depth(job, begin, end); });
     } else if (kernel == Synapse::dense_rows) {
       const int64_t images = call.in[0].row_bytes ? call.in[0].rows : 1;
       job.words.image = call.scratch[0].take<int16_t>(images * job.words.step + 64);
@@ -91,6 +98,7 @@ class FastOp : public Op {
     const auto body = kernel == Synapse::event_bits   ? table_.event_bits
                       : kernel == Synapse::event_rows ? table_.event_rows
                       : kernel == Synapse::dense_bytes ? table_.dense_bytes
+                      : kernel == Synapse::depth_bits  ? table_.depth_bits
                                                        : table_.dense_rows;
     call.parallel->run(groups(), [&](int64_t begin, int64_t end, int worker) { body(job, begin, end, work[worker]); });
   }
@@ -139,7 +147,7 @@ class FastOp : public Op {
 
   int64_t blocks() const { return job_.weights.lists > 1 ? 1 : (window_.channels_out + 255) / 256; }
   int64_t weight(int64_t o, int64_t tap, int64_t c) const {
-    return weight_[(o * window_.channels_in + c) * window_.taps() + tap];
+    return weight_[(o * (window_.channels_in / window_.groups) + c) * window_.taps() + tap];
   }
 
   void shape(const NodeDef& synapse, const NodeDef& input) {
@@ -231,34 +239,48 @@ class FastOp : public Op {
   }
   uint8_t low_bytes_lifted(int64_t o) const { return !job_.weights.byte_rows && o % 32 < 16 ? 128 : 0; }
 
+  // Pixels of one vector of 256 outputs.
+  int pixels_together() const { return window_.channels_out > 128 ? 1 : window_.channels_out > 64 ? 2 : 4; }
+
+  void depth_weights() {
+    set_image(job_);
+    job_.weights.lists = pixels_together();
+    const auto most = static_cast<int64_t>(std::min<long double>(facts_.sum_bound + 1, int64_t{1} << 46));
+    depth_ = std::make_unique<const DepthLayout>(job_, Range{facts_.low, facts_.high}.bits(), Range{-most, most}.bits(),
+                                                 [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); });
+    depth_->use(job_);
+  }
+
   // Code w is stored as w - low, or as (w + 1) / 2 for signs; negative spikes add rows of high - w.
   void bit_weights() {
     const FastShape& s = job_.shape;
     FastWeights& w = job_.weights;
-    w.lists = s.out_channels > 128 ? 1 : s.out_channels > 64 ? 2 : 4;
-    w.row_bytes = w.lists == 1 ? blocks() * 32 : 32 / w.lists;
+    w.lists = pixels_together();
+    w.planes = facts_.planes();
+    w.strips = w.planes > 1 && 2 * w.planes > w.lists;
     // Neighbours that read one window: the taps of a kernel row lie side by side, last first, zeros around them, so
     // that a vector read at tap e holds tap e for the first pixel, e - 1 for the second, and so on.
-    w.shared = w.lists > 1 && s.kernel[2] > 1 && s.stride[2] == 1 && s.dilation[2] == 1 && s.out[2] % w.lists == 0;
-    const int64_t taps = w.shared ? s.taps / s.kernel[2] * (s.kernel[2] + 2 * w.lists - 2) : s.taps;
-    const int64_t k = taps * s.channels, gap = std::max<int64_t>(1, 32 / w.row_bytes);  // rows that one vector spans
-    const int64_t rows = (job_.in_ternary ? 2 * k : k) + gap;
-    if (w.shared) step_by_window(taps / (s.taps / s.kernel[2]));
+    w.shared = !w.strips && w.lists > 1 && s.kernel[2] > 1 && s.stride[2] == 1 && s.dilation[2] == 1 && s.out[2] % w.lists == 0;
+    const int64_t slots = w.shared ? s.kernel[2] + 2 * w.lists - 2 : 1, bytes = 32 / w.lists;
+    w.plane_bytes = slots * bytes;
+    w.block_bytes = w.planes * w.plane_bytes;
+    w.row_bytes = w.shared ? bytes : w.strips ? round_up(blocks() * w.block_bytes, 32) : blocks() * w.block_bytes;
+    if (w.shared) step_by_window();
     else step_by_pixel();
     const int64_t low = facts_.signs ? -1 : facts_.low, high = facts_.signs ? 1 : facts_.high;
     w.double_shift = facts_.signs ? 1 : 0;
     w.offset_positive = facts_.signs ? 1 : -low;
     w.offset_negative = facts_.signs ? 1 : high;
-    w.planes = facts_.planes();
-    w.plane_bytes = rows * w.row_bytes;
-    w.zero = static_cast<uint32_t>(k * w.row_bytes);
-    w.negative = static_cast<uint32_t>((k + gap) * w.row_bytes);
-    rows_.assign(w.planes * w.plane_bytes + 64, 0);
+    const int64_t k = s.taps * s.channels, all = w.shared ? k / s.kernel[2] * w.channel_step : k * w.row_bytes;
+    const int64_t gap = round_up(std::max(w.row_bytes, w.block_bytes) + 32, 64);  // a row of zeros, and what a vector reads past it
+    w.zero = static_cast<uint32_t>(all);
+    w.negative = static_cast<uint32_t>(all + gap);
+    rows_.assign((job_.in_ternary ? 2 : 1) * (all + gap), 0);
     for (int64_t o = 0; o < s.out_channels; ++o)
-      for (int64_t i = 0; i < s.taps * s.channels; ++i) {
+      for (int64_t i = 0; i < k; ++i) {
         const int64_t code = weight(o, i / s.channels, i % s.channels);
         for (int j = 0; j < w.planes; ++j) {
-          uint8_t* at = rows_.data() + j * w.plane_bytes + w.row_of(s, i / s.channels, i % s.channels) + o / 8;
+          uint8_t* at = rows_.data() + w.row_of(s, i / s.channels, i % s.channels) + w.byte_of(j, o);
           at[0] |= static_cast<uint8_t>(((code - low) >> w.double_shift >> j & 1) << (o % 8));
           if (job_.in_ternary) at[w.negative] |= static_cast<uint8_t>(((high - code) >> w.double_shift >> j & 1) << (o % 8));
         }
@@ -272,12 +294,12 @@ class FastOp : public Op {
     w.channel_step = row, w.pixel_step = w.tap_step = tap, w.window_step = 0 - tap;
     w.slice_step = tap * static_cast<uint32_t>(job_.shape.kernel[2]);
   }
-  // `slots` rows of a kernel row and channel; an event at tap e of the window starts at slot kernel + lists - 2 - e.
-  void step_by_window(int64_t slots) {
+  // An event at tap e of the window starts at slot kernel + lists - 2 - e.
+  void step_by_window() {
     FastWeights& w = job_.weights;
-    const uint32_t row = static_cast<uint32_t>(w.row_bytes), channel = row * static_cast<uint32_t>(slots);
-    w.channel_step = channel, w.pixel_step = 0 - row, w.window_step = row;
-    w.slice_step = channel * static_cast<uint32_t>(job_.shape.channels);
+    const uint32_t row = static_cast<uint32_t>(w.row_bytes);
+    w.channel_step = static_cast<uint32_t>(w.block_bytes), w.pixel_step = 0 - row, w.window_step = row;
+    w.slice_step = w.channel_step * static_cast<uint32_t>(job_.shape.channels);
     w.window_base = row * static_cast<uint32_t>(job_.shape.kernel[2] + w.lists - 2);
   }
 
@@ -422,8 +444,9 @@ class FastOp : public Op {
   WeightFacts facts_;
   Ints weight_;
   FastJob job_;
-  std::vector<uint8_t> rows_;
+  std::vector<uint8_t, Lines<uint8_t>> rows_;
   std::unique_ptr<const PairLayout> pairs_;
+  std::unique_ptr<const DepthLayout> depth_;
   std::vector<int32_t> bias_;
   std::unique_ptr<const FireLayout> fire_;
   std::vector<std::byte> planes_;

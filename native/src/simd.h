@@ -66,6 +66,16 @@ inline void full_add(V& carry, V& sum, V a, V b, V c) {
 #endif
 }
 
+#if defined(__AVX512F__)
+// 512 bits, for loops whose loads and instructions count more than their width.
+typedef uint64_t Wide __attribute__((vector_size(64), may_alias));
+
+inline void full_add(Wide& carry, Wide& sum, Wide a, Wide b, Wide c) {
+  carry = (Wide)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0xe8);
+  sum = (Wide)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
+}
+#endif
+
 inline V majority(V a, V b, V c) {
 #if defined(__AVX512VL__)
   return (V)_mm256_ternarylogic_epi64((__m256i)a, (__m256i)b, (__m256i)c, 0xe8);

@@ -31,8 +31,16 @@ CASES = (
     (130, 40, (3, 4), 1, 1, 1, 0, "3-bit"),
     (20, 129, (4, 4), 3, 1, 1, 1, "sign"),
     (12, 300, (2, 4), 3, 1, 1, 1, "ternary"),
+    # several planes of weights in a vector: 256, 128 and 64 outputs, whole and broken vectors
+    (40, 256, (3, 4), 3, 1, 1, 1, "4-bit"),
+    (33, 300, (4, 3), 3, 2, 1, 1, "8-bit"),
+    (20, 100, (3, 5), 3, 1, 1, 1, "8-bit"),
+    (12, 128, (2, 4), 3, 1, 2, 2, "3-bit"),
+    (17, 64, (3, 4), 3, 1, 1, 1, "4-bit"),
+    (70, 9, (2, 5), 1, 1, 1, 0, "5-bit"),
 )
 CODES = {"sign": (-1, 1), "ternary": (-1, 0, 1), "2-bit": (-2, -1, 0, 1), "3-bit": tuple(range(-4, 4))}
+CODES |= {f"{bits}-bit": tuple(range(-(1 << bits - 1), 1 << bits - 1)) for bits in (4, 5, 8)}
 
 
 def graph_of(case: tuple, kind: Kind, seed: int) -> tuple[g.Graph, str, str]:
@@ -49,7 +57,7 @@ def graph_of(case: tuple, kind: Kind, seed: int) -> tuple[g.Graph, str, str]:
     y = b.add(
         g.Conv, (x,), kinds.fixed(bits_for(-top, top), 0), (out, *size), b.T, weight=b.const(weight, np.int8),
         stride=(stride, stride), dilation=(dilation, dilation), padding=(pad, pad),
-        bias=b.const(bias) if b.chance(0.5) else None, coding=g.Coding("int", 4),
+        bias=b.const(bias) if b.chance(0.5) else None, coding=g.Coding("int", 8),
     )  # fmt: skip
     z = b.neuron(y)
     b.output(z, "out")
@@ -99,14 +107,23 @@ def test_counts_beyond_32_bits_of_small_sums(outputs: int) -> None:
             np.testing.assert_array_equal(found, wanted, err_msg=f"{isa} {kernel}")
 
 
-def test_groups_are_refused() -> None:
-    b = Builder(np.random.default_rng(0), 2)
-    x = b.add(g.Input, (), kinds.binary, (8, 4, 4), 2)
-    weight = b.const(b.rng.choice([-1, 1], (8, 1, 3, 3)), np.int8)
+def depthwise(channels: int, bits: int | None, T: int = 2, groups: int | None = None) -> tuple[Builder, str]:
+    """Spikes and a convolution of one channel a group."""
+    b = Builder(np.random.default_rng(channels), T)
+    x = b.add(g.Input, (), kinds.binary, (channels, 4, 4), T)
+    codes = (-1, 1) if bits is None else CODES[f"{bits}-bit"]
+    into = channels // (groups or channels)
+    weight = b.const(b.rng.choice(codes, (channels, into, 3, 3)), np.int8)
+    coding = g.Coding("sign", 1) if bits is None else g.Coding("int", bits)
     y = b.add(
-        g.Conv, (x,), kinds.fixed(6, 0), (8, 4, 4), 2, weight=weight, groups=8, padding=((1, 1), (1, 1)),
-        coding=g.Coding("sign", 1),
+        g.Conv, (x,), kinds.fixed(16, 0), (channels, 4, 4), T, weight=weight, groups=groups or channels,
+        padding=((1, 1), (1, 1)), coding=coding,
     )  # fmt: skip
     b.output(b.neuron(y), "out")
+    return b, y
+
+
+def test_groups_are_refused() -> None:
+    b, y = depthwise(8, None)
     with pytest.raises(PackError, match=f"{y}.*event_bits.*groups"):
         Engine(b.graph(), kernels={y: "event_bits"})

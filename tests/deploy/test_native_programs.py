@@ -16,7 +16,16 @@ from picojoule.deploy.engine import ISAS
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "native" / "tests"
 KERNELS = {
-    "Conv": {"scalar", "vector", "event_bits", "static_bits", "event_rows", "dense_rows", "dense_bytes"},
+    "Conv": {
+        "scalar",
+        "vector",
+        "depth_bits",
+        "event_bits",
+        "static_bits",
+        "event_rows",
+        "dense_rows",
+        "dense_bytes",
+    },
     "Linear": {"scalar", "event_bits", "static_bits", "event_rows", "dense_rows", "dense_bytes"},
     "Neuron": {"scalar", "vector", "rows", "planes"},
     "Pool": {"scalar", "vector", "packed"},
