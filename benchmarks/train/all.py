@@ -6,7 +6,7 @@
 
 | section | minutes | threads | |
 |---|---|---|---|
-| lif_layer | 2 | 1 | a LIF layer against other libraries |
+| lif_layer | 3 | 1 | a LIF layer against other libraries |
 | event_limits | 1 | 1 | where event kernels beat dense ones |
 | whole_step | 8 | 1 | whole training steps, at the rates in train_rates.json too |
 | scaling | 2 | 1, 2 | T, batch, width; two processes |

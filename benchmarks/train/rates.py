@@ -197,7 +197,7 @@ def main() -> None:
         for found in [finished(args.run, args.surrogate)] if args.run else train(net, args):
             known = result["results"].get(net, {}) if args.run else settings
             result["results"][net] = {**known, **found}
-            late = found.get("late", found.get("epoch 1"))
+            late = found.get("late") or found["epoch 1"]
             fired, opened = (sum(late[key]) / len(late[key]) for key in ("fired", "opened"))
             head = {k: v for k, v in late.items() if k not in ("fired", "opened")}
             print(f"{net}: fires {fired:.3f}, open {opened:.3f}, {head}", flush=True)

@@ -67,7 +67,29 @@ def lif() -> str:
             rows.append([f"BatchNorm and LIF: {row['name']}", *times, "", "", ""])
         head = [f"T = {block['T']}", "forward, ms", "backward, ms", "times", "keeps, B", "moves, B"]
         parts.append(table([*head, "share of STREAM"], rows))
+    parts += untuned(found)
     return joined([*parts, *([machine(found)] if parts else [])])
+
+
+def untuned(found: dict[str, Any]) -> list[str]:
+    """The same layer in a process that left the allocator as it is."""
+    tuned = {block["T"]: named(block) for block in found.get("results", [])}
+    rows = []
+    for block in found.get("untuned", []):
+        before, after = named(block), tuned[block["T"]]
+        if "spikingjelly" in before:
+            ours, theirs = _whole(before["picojoule exact"]), _whole(before["spikingjelly"])
+            gain = theirs / _whole(after["picojoule exact"])
+            rows.append(
+                [str(block["T"]), number(ours), number(theirs), f"{theirs / ours:.1f}", f"{gain:.1f}"]
+            )
+    head = ["T, without tune()", "exact, ms", "spikingjelly, ms", "times", "against exact with tune()"]
+    return [table(head, rows)] if rows else []
+
+
+def named(block: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows of a layer's block by name."""
+    return {row["name"]: row for row in block["rows"]}
 
 
 # -- whole steps -----------------------------------------------------------------------------------------
@@ -164,10 +186,11 @@ def goals() -> str:
         rows.append([what, f"{sign} {goal:g}{unit}", f"{value:.3g}{unit}", "yes" if met else "**no**"])
 
     for block in read("lif_layer").get("results", []):
-        named = {row["name"]: row for row in block["rows"]}
-        ours = min((named[f"picojoule {form}"] for form in ("exact", "half", "byte")), key=_whole)
+        rows_of = named(block)
+        ours = min((rows_of[f"picojoule {form}"] for form in ("exact", "half", "byte")), key=_whole)
         goal = 12 if block["T"] == 4 else 15
-        add(f"LIF layer, T = {block['T']}, SpikingJelly", goal, _whole(named["spikingjelly"]) / _whole(ours))
+        jelly = _whole(rows_of["spikingjelly"])
+        add(f"LIF layer, T = {block['T']}, SpikingJelly", goal, jelly / _whole(ours))
         share = max(row["stream_share"] for row in block["rows"] if "stream_share" in row)
         add(f"LIF layer, T = {block['T']}, share of STREAM", 90, 100 * share, " %")
     for block in blocks():
