@@ -96,7 +96,7 @@ def measure(layer: tuple[int, ...], rounds: int, clock: Callable[[], float]) -> 
         if bits is None:
             raise RuntimeError("zeros and ones were not recognised as spikes")
         calls: dict[str, Callable[[], Any]] = {
-            "forward": lambda x=x: ec.forward(pack(x), w, None, geo),
+            "forward": lambda x=x, bits=bits: ec.forward(pack(x) or bits, w, None, geo),
             "weight": lambda bits=bits: ec.weight_gradient(bits, w, g, geo),
             "input": lambda bits=bits: ec.input_gradient(bits.shape, bits.data, w, g, geo),
         }

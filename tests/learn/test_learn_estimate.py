@@ -11,8 +11,8 @@ from learn_helpers import digits_recipe
 
 from picojoule.cli.main import main
 from picojoule.core.errors import ConfigError, DataError
-from picojoule.learn import load_recipe
-from picojoule.learn.estimate import Estimate, estimate, measure, peak_bytes
+from picojoule.learn import Trainer, load_recipe
+from picojoule.learn.estimate import Estimate, _steps, estimate, measure, peak_bytes
 from picojoule.learn.setup import load_data
 
 
@@ -38,6 +38,23 @@ def test_measured_figures(tmp_path):
     assert (found.batches, found.epochs, found.device_bytes) == (8, 4, 0)
     assert found.peak_bytes <= peak_bytes()
     assert isinstance(found, Estimate)
+
+
+def test_a_loss_over_all_steps(tmp_path):
+    recipe = digits_recipe(loss={"name": "tet"})
+    found = measure(recipe, 1, tmp_path / "run")
+    assert found.step_seconds > 0
+
+
+@pytest.mark.parametrize(("spent", "count"), [(1e-3, 42), (1.0, 10), (0.25, 20)])
+def test_as_many_steps_as_their_time_allows(monkeypatch, tmp_path, spent, count):
+    """8 to 40 after two warm ones, until five seconds have passed."""
+    clock = iter(range(10**6))
+    trainer = Trainer(digits_recipe(), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(trainer, "_batch", lambda x, y, last: None)
+    monkeypatch.setattr("picojoule.learn.estimate.time.perf_counter", lambda: next(clock) * spent)
+    assert len(_steps(trainer, None)) == count - 2
+    assert len(_steps(trainer, 3)) == 3
 
 
 def test_refusals_are_those_of_the_recipe(capsys):

@@ -6,8 +6,9 @@ checkpoint) in a folder that is thrown away. Of these the epoch is put together:
     epoch = batches * step + validation samples / samples a second + checkpoint
     run   = setup + epochs * epoch + test samples / samples a second
 
-Steps are timed after two warm ones, each with its data and augmentation; the median counts. Peak memory is
-that of the process. What the estimate cannot know: firing rates that change in training, other work, and
+Steps are timed after two warm ones, each with its data and augmentation; the median counts. There are at
+least 8, and more while they fit into five seconds: memory settles only after some. Peak memory is that of the
+process. What the estimate cannot know: firing rates that change in training, other work, and
 checkpoints in mid-epoch (`train.checkpoint_minutes`), which cost `checkpoint` each.
 """
 
@@ -30,8 +31,9 @@ from picojoule.core.tune import tune
 from picojoule.learn.config import Recipe, make_recipe
 from picojoule.learn.logs import RunLog
 from picojoule.learn.loop import Trainer
+from picojoule.learn.setup import restore_readouts, set_readouts
 
-WARM = 2
+WARM, LEAST, MOST, SECONDS = 2, 8, 40, 5.0
 _ERROR = "explained error: "
 
 
@@ -72,15 +74,15 @@ class Estimate:
         return self.setup_seconds + self.epochs * self.epoch_seconds + self.test_seconds
 
 
-def estimate(recipe: Recipe, steps: int = 8) -> Estimate:
+def estimate(recipe: Recipe, steps: int | None = None) -> Estimate:
     """Measure a few steps of the recipe in a process of its own.
 
     Args:
-        steps: batches that are timed, >= 1, after two warm ones.
+        steps: batches that are timed, >= 1, after two warm ones; None: 8 to 40, by their time.
     Raises:
         ConfigError: steps < 1; or whatever the recipe is refused with.
     """
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise ConfigError(f"an estimate times at least 1 step, got steps={steps}")
     task = json.dumps({"recipe": recipe.to_dict(), "steps": steps})
     line = [sys.executable, "-m", "picojoule.learn.estimate"]
@@ -95,13 +97,15 @@ def estimate(recipe: Recipe, steps: int = 8) -> Estimate:
     return Estimate(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def measure(recipe: Recipe, steps: int, folder: Path) -> Estimate:
-    """The figures, in this process: its peak memory counts from its start."""
+def measure(recipe: Recipe, steps: int | None, folder: Path) -> Estimate:
+    """The figures, in this process: its peak memory counts from its start. `steps` as in `estimate`."""
     began = time.perf_counter()
     trainer = Trainer(recipe, folder, quiet=True)
     log = RunLog(folder)
     trainer.model.train()
+    modes = set_readouts(trainer.raw, "steps") if getattr(trainer.criterion, "needs_steps", False) else []
     times = _steps(trainer, steps)
+    restore_readouts(modes)
     setup = time.perf_counter() - began - sum(times)
     log.close()
     rate = _samples_a_second(trainer)
@@ -125,9 +129,16 @@ def measure(recipe: Recipe, steps: int, folder: Path) -> Estimate:
     )
 
 
-def _steps(trainer: Trainer, count: int) -> list[float]:
+def _steps(trainer: Trainer, count: int | None) -> list[float]:
     times: list[float] = []
-    while len(times) < WARM + count:
+
+    def enough() -> bool:
+        done = len(times) - WARM
+        if count is not None:
+            return done >= count
+        return done >= LEAST and (done >= MOST or sum(times) >= SECONDS)
+
+    while not enough():
         last = time.perf_counter()
         for x, y in trainer.feed.train():
             trainer._batch(x, y, last=trainer.feed.position >= trainer.feed.batches)
@@ -136,7 +147,7 @@ def _steps(trainer: Trainer, count: int) -> list[float]:
             now = time.perf_counter()
             times.append(now - last)
             last = now
-            if len(times) == WARM + count:
+            if enough():
                 break
         trainer.feed.next_epoch()
     return times[WARM:]
