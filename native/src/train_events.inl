@@ -194,6 +194,30 @@ void forward(const Shape& s, const RowLists& lists, int64_t images, const float*
   }
 }
 
+// -- tiles of the output gradient ------------------------------------------------------------------------
+
+template <int vectors>
+void gather_whole(const float* from, int64_t stride, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i, from += stride, to += vectors * kLanes)
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) store(to + j * kLanes, load(from + j * kLanes));
+}
+
+void gather(const float* from, int64_t stride, int64_t n, int64_t live, int64_t block, float* to) {
+  if (live == block) {
+    switch (block / kLanes) {  // a copy of the library each would cost more than the bytes
+      case 8: return gather_whole<8>(from, stride, n, to);
+      case 4: return gather_whole<4>(from, stride, n, to);
+      case 2: return gather_whole<2>(from, stride, n, to);
+      default: return gather_whole<1>(from, stride, n, to);
+    }
+  }
+  for (int64_t i = 0; i < n; ++i, from += stride, to += block) {
+    std::memcpy(to, from, live * sizeof(float));
+    std::memset(to + live, 0, (block - live) * sizeof(float));
+  }
+}
+
 // -- weight gradient -------------------------------------------------------------------------------------
 
 template <int rows, int columns_, int vectors, bool valued>
@@ -314,6 +338,6 @@ void dots(const TapBlock& taps, int vectors, const uint32_t* at, int64_t n, cons
 
 }  // namespace
 
-const Kernels PJ_EVENTS{kLanes, 64 / kLanes > 8 ? 8 : 64 / kLanes, pack, window, unpack, forward, columns, dots};
+const Kernels PJ_EVENTS{kLanes, 64 / kLanes > 8 ? 8 : 64 / kLanes, pack, window, unpack, forward, gather, columns, dots};
 
 }  // namespace picojoule::events

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kNear = 24 << 10;   // of the first cache level
 constexpr int64_t kSecond = 96 << 10; // of the second, for the input gradient, which uses a tile longer
 constexpr int64_t kChannels = 64;     // input channels of a unit of work
+constexpr int64_t kSums = 320 << 10;  // of a unit
 
 // Calls body(phase, ky, kx, block, back) for groups of taps that share their reads: kernel index of the first tap,
 // and how many positions further back the first tap reads.
@@ -61,37 +62,46 @@ void weight_gradient(const Shape& s, const Spikes& spikes, const float* g, const
   const Tiles tiles(s, block * sizeof(float), kNear);
   const std::vector<ChannelLists> lists = all_lists(s, spikes, tiles, workers);
   const int64_t some = taps > 1 ? std::min(kChannels, in) : in, pieces = (in + some - 1) / some;
+  // Neighbouring blocks of a tile lie in the same pages of g, and are taken together as far as workers and cache allow.
+  const int64_t sum_bytes = taps * some * block * static_cast<int64_t>(sizeof(float));
+  const int64_t together = std::clamp<int64_t>(std::min(kSums / sum_bytes, blocks * pieces / workers), 1, blocks);
+  const int64_t spans = (blocks + together - 1) / together;
   // A unit owns its part of the result and reads the tiles in order: sums do not depend on the threads.
-  split_over_workers(s.groups * blocks * pieces, 1, workers, false, [&](int64_t begin, int64_t end, int) {
-    Buffer near(tiles.positions() * block), sums(taps * some * block);
+  split_over_workers(s.groups * spans * pieces, 1, workers, false, [&](int64_t begin, int64_t end, int) {
+    Buffer near(tiles.positions() * block), sums(together * taps * some * block);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t first = unit % pieces * some, last = std::min(first + some, in);
-      const int64_t b = unit / pieces % blocks, group = unit / pieces / blocks;
-      const int64_t from = group * out + b * block, live = std::min(block, out - b * block);
-      std::memset(sums.get(), 0, taps * some * block * sizeof(float));
+      const int64_t from = unit / pieces % spans * together, to = std::min(from + together, blocks);
+      const int64_t group = unit / pieces / spans;
+      std::memset(sums.get(), 0, (to - from) * sum_bytes);
       for (int64_t t = 0; t < tiles.count; ++t) {
         const ChannelLists& list = lists[t];
-        if (list.at.empty()) continue;
-        tiles.copy(s, g, t, from, live, block, near.get());
-        each_tap_block(tiles, most_rows, most_columns,
-                       [&](int64_t phase, int64_t ky, int64_t kx, const TapBlock& tap, int64_t back) {
-          float* tap_sums = sums.get() + (ky * s.kernel_x + kx) * some * block;
-          const uint32_t* start = list.start.data() + phase * s.channels + group * in;
-          for (int64_t c = first; c < last; ++c) {
-            const uint32_t n = start[c + 1] - start[c];
-            if (!n) continue;
-            k.columns(tap, vectors, list.at.data() + start[c], list.value.empty() ? nullptr : list.value.data() + start[c],
-                      n, near.get() - back * block, tap_sums + (c - first) * block,
-                      y.stride * s.kernel_x * some * block, x.stride * some * block);
-          }
-        });
-      }
-      for (int64_t tap = 0; tap < taps; ++tap)
-        for (int64_t c = first; c < last; ++c) {
-          float* to = result.at + from * result.out + c * result.in + tap / s.kernel_x * result.y + tap % s.kernel_x * result.x;
-          const float* row = sums.get() + (tap * some + c - first) * block;
-          for (int64_t o = 0; o < live; ++o) to[o * result.out] = row[o] * spikes.scale;
+        for (int64_t b = from; b < to && !list.at.empty(); ++b) {
+          tiles.copy(s, g, t, group * out + b * block, std::min(block, out - b * block), block, near.get());
+          float* block_sums = sums.get() + (b - from) * taps * some * block;
+          each_tap_block(tiles, most_rows, most_columns,
+                         [&](int64_t phase, int64_t ky, int64_t kx, const TapBlock& tap, int64_t back) {
+            float* tap_sums = block_sums + (ky * s.kernel_x + kx) * some * block;
+            const uint32_t* start = list.start.data() + phase * s.channels + group * in;
+            for (int64_t c = first; c < last; ++c) {
+              const uint32_t n = start[c + 1] - start[c];
+              if (!n) continue;
+              const float* value = list.value.empty() ? nullptr : list.value.data() + start[c];
+              k.columns(tap, vectors, list.at.data() + start[c], value, n, near.get() - back * block,
+                        tap_sums + (c - first) * block, y.stride * s.kernel_x * some * block, x.stride * some * block);
+            }
+          });
         }
+      }
+      for (int64_t b = from; b < to; ++b) {
+        const int64_t o = group * out + b * block, live = std::min(block, out - b * block);
+        for (int64_t i = 0; i < live; ++i)  // an output's weights lie together
+          for (int64_t tap = 0; tap < taps; ++tap) {
+            float* at = result.at + (o + i) * result.out + tap / s.kernel_x * result.y + tap % s.kernel_x * result.x;
+            const float* row = sums.get() + ((b - from) * taps + tap) * some * block + i;
+            for (int64_t c = first; c < last; ++c) at[c * result.in] = row[(c - first) * block] * spikes.scale;
+          }
+      }
     }
   });
 }

@@ -108,10 +108,7 @@ void Tiles::copy(const Shape& s, const float* g, int64_t tile, int64_t from, int
       }
       std::memset(to, 0, a * block * sizeof(float));
       const float* source = g + ((p.image * s.out_height + row) * s.out_width + a - before) * s.out_channels + from;
-      for (int64_t c = a; c < b; ++c, source += s.out_channels) {
-        std::memcpy(to + c * block, source, live * sizeof(float));
-        std::memset(to + c * block + live, 0, (block - live) * sizeof(float));
-      }
+      kernels().gather(source, s.out_channels, b - a, live, block, to + a * block);
       std::memset(to + b * block, 0, (columns - b) * block * sizeof(float));
     }
   }

@@ -22,7 +22,7 @@ using tiles::kPoints, tiles::kReach, tiles::kSide;
 
 constexpr int64_t kLine = 16;                 // floats: keeps the points of a tile out of one cache set
 constexpr int64_t kWeightBytes = 10 << 20;    // of transformed weights in use at once
-constexpr int64_t kChunkBytes = 640 << 10;    // of transformed tiles
+constexpr int64_t kChunkBytes = 256 << 10;    // of transformed tiles: with the weights of a point they stay in the second cache level
 constexpr int64_t kDepth = 16;                // input channels whose weights are taken together
 constexpr int64_t kLeastTiles = 16;           // that transformed weights must serve
 constexpr int64_t kLeastChannels = 32;        // of either side: below, the way to the points and back costs more
@@ -52,7 +52,11 @@ struct Plan {
           for (int64_t c = 0; c < depth; ++c) {
             const float* from = w.at + b * block * w.out + (k0 + c) * w.in + tap / 3 * w.y + tap % 3 * w.x;
             float* to = taps.get() + (tap * kDepth + c) * block;
-            for (int64_t o = 0; o < live; ++o) to[o] = from[o * w.out];
+            if (w.out == 1) {
+              std::copy(from, from + live, to);
+            } else {
+              for (int64_t o = 0; o < live; ++o) to[o] = from[o * w.out];
+            }
             std::fill(to + live, to + block, 0.0f);
           }
         k.weights(taps.get(), kDepth * block, depth, panel + (b - first) * panels() + k0 * block, points());
@@ -66,15 +70,21 @@ struct Plan {
   };
 
   void enter(const float* x, const float* nothing, const Chunk& c, float* at, int64_t points) const {
-    const float* pixels[kPoints];
-    for (int64_t t = c.first; t < c.last; ++t) {
+    const float* both[2][kPoints];
+    const auto look = [&](int64_t t) {
+      const float** pixels = both[t % 2];
       const int64_t image = t / (rows * columns), top = t / columns % rows * kSide - s.pad_y, left = t % columns * kSide - s.pad_x;
       for (int64_t i = 0; i < kPoints; ++i) {
         const int64_t yy = top + i / kReach, xx = left + i % kReach;
         const bool inside = yy >= 0 && yy < s.height && xx >= 0 && xx < s.width;
         pixels[i] = inside ? x + ((image * s.height + yy) * s.width + xx) * in : nothing;
       }
-      k.enter(pixels, in, at + (t - c.first) * in, points);
+    };
+    look(c.first);
+    for (int64_t t = c.first; t < c.last; ++t) {
+      const int64_t soon = std::min(t + 1, c.last - 1);
+      look(soon);
+      k.enter(both[t % 2], both[soon % 2], in, at + (t - c.first) * in, points);
     }
   }
 
@@ -121,7 +131,7 @@ void tiled(const Shape& s, const float* x, const Weight& weight, const float* bi
   if (!plan.count || !s.out_channels) return;
   const int64_t most = kChunkBytes / (kPoints * 4 * (plan.in + plan.some * plan.block)) / plan.k.group * plan.k.group;
   const int64_t share = (plan.count + workers - 1) / workers;
-  const int64_t chunk = std::min(std::max(most, 4 * plan.k.group), std::max(share, plan.k.group));
+  const int64_t chunk = std::min(std::max(most, 2 * plan.k.group), std::max(share, plan.k.group));
   const std::vector<float> nothing(std::max<int64_t>(plan.in, 1), 0.0f);
   Buffer panel(plan.some * plan.panels());
   for (int64_t from = 0; from < plan.blocks; from += plan.some) {

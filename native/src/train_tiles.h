@@ -13,8 +13,8 @@ struct Kernels {
 
   // Rows [k] of nine taps, taps[tap * tap_stride + k * block], into rows of kPoints panels, `points` floats apart.
   void (*weights)(const float* taps, int64_t tap_stride, int64_t rows, float* panel, int64_t points);
-  // One tile from its pixels [kPoints][channels] into out[point * points + k].
-  void (*enter)(const float* const* pixels, int64_t channels, float* out, int64_t points);
+  // One tile from its pixels [kPoints][channels] into out[point * points + k]; those of the next tile are asked for.
+  void (*enter)(const float* const* pixels, const float* const* soon, int64_t channels, float* out, int64_t points);
   // out[t, :] = sum over k of in[t * in_row + k] panel[k, :], a block wide; t < tiles.
   void (*multiply)(const float* in, int64_t in_row, const float* panel, int64_t depth, int64_t tiles, float* out,
                    int64_t out_row);

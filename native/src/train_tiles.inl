@@ -94,11 +94,13 @@ inline void enter_lanes(const V* in, V* all) {
   for (int y = 0; y < kReach; ++y) enter_axis(half + y * kReach, 1, all + y * kReach, 1);
 }
 
-void enter(const float* const* pixels, int64_t channels, float* out, int64_t points) {
+void enter(const float* const* pixels, const float* const* soon, int64_t channels, float* out, int64_t points) {
   V in[kPoints], all[kPoints];
   int64_t k = 0;
   for (; k + kLanes <= channels; k += kLanes) {
     for (int p = 0; p < kPoints; ++p) in[p] = load(pixels[p] + k);
+    for (int p = 0; p < kPoints; ++p)
+      if (p % kReach >= kReach - kSide) __builtin_prefetch(soon[p] + k, 0, 2);  // the rest is in this tile
     enter_lanes(in, all);
     for (int p = 0; p < kPoints; ++p) store(out + p * points + k, all[p]);
   }

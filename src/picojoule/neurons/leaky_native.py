@@ -70,6 +70,11 @@ def formula(surrogate: sg.Surrogate) -> tuple[int, float, float, float, float]:
     return code, float(a), float(b), float(offset), float(peak)
 
 
+def has_formula(surrogate: sg.Surrogate) -> bool:
+    """True where the kernels compute the slope themselves."""
+    return formula(surrogate)[0] != GIVEN
+
+
 # -- what is kept between the passes -----------------------------------------------------------------------
 
 _form = RECOMPUTE

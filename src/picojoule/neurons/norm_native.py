@@ -12,7 +12,7 @@ n the values of a channel. Between the passes x and r are kept, as a convolution
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,74 +23,14 @@ from picojoule import timeline
 from picojoule.neurons import leaky_native
 from picojoule.neurons.base import Neuron
 from picojoule.neurons.leaky import LeakyNeuron
+from picojoule.neurons.norm_kernel import Call, Channels
+from picojoule.neurons.norm_kernel import back as _back
+from picojoule.neurons.norm_kernel import call_of as _call_of
+from picojoule.neurons.norm_kernel import fire as _fire
+from picojoule.neurons.norm_kernel import moments as _moments
+from picojoule.neurons.norm_op import norm_compiled
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class Channels(NamedTuple):
-    """A normalisation, float32 [C] each: y = x * scale + shift, x_hat = x * unit + centre."""
-
-    mean: Tensor
-    unit: Tensor
-    centre: Tensor
-    scale: Tensor
-    shift: Tensor
-
-    @classmethod
-    def of(
-        cls, mean: Tensor, variance: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None
-    ) -> Channels:
-        """From mean and biased variance [C], in double."""
-        mean, unit = mean.double(), (variance.double() + eps).rsqrt()
-        scale = unit if weight is None else weight.detach().double() * unit
-        shift = -mean * scale if bias is None else bias.detach().double() - mean * scale
-        return cls(*(c.float() for c in (mean, unit, -mean * unit, scale, shift)))
-
-
-class Call(NamedTuple):
-    """One call: constants of the neuron for the kernels, steps, and where a channel lies in memory."""
-
-    native: Any
-    T: int
-    inner: int
-    channels: int
-
-    def norm(self, c: Channels, added: Tensor | None) -> tuple[int, int, int, int, int]:
-        """The normalisation as the kernels take it."""
-        r = 0 if added is None else added.data_ptr()
-        return c.scale.data_ptr(), c.shift.data_ptr(), r, self.inner, self.channels
-
-    def values(self, x: Tensor) -> tuple[int, bool, int, int]:
-        """Rows as the kernels take them."""
-        return x.data_ptr(), x.dtype == torch.bfloat16, self.inner, self.channels
-
-
-def _moments(x: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of x by channel, float64 [C]."""
-    mean, variance = torch.empty(2, call.channels, dtype=torch.float64)
-    leaky_native._native.moments(
-        call.values(x), x.numel(), torch.get_num_threads(), mean.data_ptr(), variance.data_ptr()
-    )
-    return mean, variance
-
-
-def _fire(x: Tensor, added: Tensor | None, call: Call, channels: Channels) -> Tensor:
-    spikes = torch.empty_like(x)
-    leaky_native._native.leaky_forward(
-        call.native,
-        call.T,
-        x.numel() // call.T,
-        torch.get_num_threads(),
-        x.data_ptr(),
-        0,
-        spikes.data_ptr(),
-        0,
-        0,
-        leaky_native.RECOMPUTE,
-        x.dtype == torch.bfloat16,
-        call.norm(channels, added),
-    )
-    return spikes
 
 
 class _NormLeaky(torch.autograd.Function):
@@ -118,53 +58,6 @@ class _NormLeaky(torch.autograd.Function):
         dx, dadded, sums = _back(x, added, gs, channels, call, ctx.from_batch, wants[0], wants[1])
         weight, bias = (sums[1 - i].float() if wants[2 + i] else None for i in range(2))
         return dx, dadded, weight, bias, None, None, None
-
-
-def _back(
-    x: Tensor,
-    added: Tensor | None,
-    gs: Tensor,
-    c: Channels,
-    call: Call,
-    from_batch: bool,
-    want_x: bool,
-    want_added: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """dx, dr and the sums [2, C]; see the module's first lines."""
-    sums = torch.empty(2, call.channels, dtype=torch.float64)
-    dx = torch.empty_like(x) if want_x else None
-    dadded = torch.empty_like(x) if want_added else None
-    # With statistics of x, dy goes to dr where that is wanted, else to dx, which is then changed in place.
-    first = (dadded if dadded is not None else dx) if from_batch else dx
-    leaky_native._native.norm_backward(
-        call.native,
-        call.T,
-        x.numel() // call.T,
-        torch.get_num_threads(),
-        x.data_ptr(),
-        x.dtype == torch.bfloat16,
-        call.norm(c, added),
-        c.unit.data_ptr(),
-        c.centre.data_ptr(),
-        gs.data_ptr(),
-        leaky_native._address(first),
-        0 if from_batch else leaky_native._address(dadded),
-        not from_batch,
-        sums.data_ptr(),
-    )
-    if from_batch and dx is not None and first is not None:
-        n = x.numel() // call.channels
-        scale = c.scale.double()
-        slope, bias = (-scale * c.unit * sums[1] / n).float(), (-scale * sums[0] / n).float()
-        leaky_native._native.input_gradient(
-            call.values(x),
-            x.numel(),
-            torch.get_num_threads(),
-            first.data_ptr(),
-            dx.data_ptr(),
-            (c.scale.data_ptr(), c.mean.data_ptr(), slope.data_ptr(), bias.data_ptr()),
-        )
-    return dx, dadded, sums
 
 
 @torch.no_grad()
@@ -209,15 +102,35 @@ def _plan(
     if not all(_single(t) for t in (*norm.parameters(), norm.running_mean, norm.running_var)):
         return None
     x = x if leaky_native._dense(x) else x.contiguous()
-    native = leaky_native._rule(params, x)
-    if native is None or (native[1] == leaky_native.GIVEN and params.rule.kind.name != "integer"):
-        return None
-    inner = x.stride(1) if C > 1 else max(x.numel(), 1)
-    return Call(native[0], T, inner, C), x, leaky_native._like(added, x)
+    call = _call_of(params, x, T)
+    return None if call is None else (call, x, leaky_native._like(added, x))
 
 
 def _single(t: Any) -> bool:
     return t is None or leaky_native._addressable(t)
+
+
+def _compiles(norm: Any, neuron: Any, x: Tensor, added: Tensor | None) -> bool:
+    """True while torch.compile traces a pair that the operators serve; export sees the modules."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or not leaky_native.AVAILABLE:
+        return False
+    if type(norm) not in NORMS or not isinstance(neuron, LeakyNeuron) or neuron.membrane_quant is not None:
+        return False
+    if type(neuron).forward is not Neuron.forward or type(neuron).spikes is not LeakyNeuron.spikes:
+        return False
+    rows = [x] if added is None else [x, added]
+    if any(r.device.type != "cpu" or r.dtype not in leaky_native.ROWS for r in rows) or hooked(norm, neuron):
+        return False
+    params, C = neuron.params(), norm.num_features
+    integer = params.rule.kind.name == "integer"
+    if not params.plain or not (integer or leaky_native.has_formula(params.rule.surrogate)):
+        return False
+    if x.dim() < 2 or x.shape[1] != C or x.shape[0] % neuron.T or x.numel() < 2 * C:
+        return False
+    held = (*norm.parameters(), *norm.buffers())
+    return all(t.dtype in (torch.float32, torch.int64) for t in held) and (
+        added is None or added.shape == x.shape
+    )
 
 
 def norm_neuron(
@@ -231,8 +144,9 @@ def norm_neuron(
 
     The modules are called one after the other where the kernels do not apply: other devices or types than
     float32 and bfloat16 on a CPU, a BatchNorm of another class (such as one shared between processes),
-    learned time constants, membrane quantizers, surrogates without a native formula, streams, compilation
-    and export, hooks on either module, anomaly detection, an empty batch.
+    learned time constants, membrane quantizers, surrogates without a native formula, streams, export, hooks
+    on either module, anomaly detection, an empty batch. Under torch.compile registered operators run the
+    same kernels.
 
     Args:
         norm: BatchNorm over axis 1.
@@ -241,6 +155,8 @@ def norm_neuron(
         added: rows like x, added after the normalisation, or None.
         fused: False calls the modules.
     """
+    if fused and _compiles(norm, neuron, x, added):
+        return norm_compiled(norm, neuron, x, added)
     plan = _plan(norm, neuron, x, added) if fused else None
     if plan is None:
         y = norm(x)
