@@ -261,12 +261,14 @@ def limits() -> str:
         for kind in ("forward", "weight", "input"):
             times = " / ".join(number(ms) for ms in row["events_ms"][kind])
             even = 100 * row["crossing"][kind]
-            cells.append(f"{times}; {number(row['dense_ms'][kind])}; {even:.0f} %")
+            dense = [number(row[key][kind]) for key in ("dense_ms", "torch_ms")]
+            cells.append(f"{times}; {'; '.join(dense)}; {even:.0f} %")
         rows.append([name, *cells])
     if not rows:
         return MISSING
     shown = ", ".join(f"{100 * rate:g}" for rate in found["rates"])
-    note = f"Each cell: events at {shown} % density; dense, ms; the density where both are even."
+    note = f"Each cell, ms: events at {shown} % density; dense here; torch; the density where events and the "
+    note += "dense kernel here take the same time."
     head = ["layer, 64 rows", "forward", "weight gradient", "input gradient"]
     return joined([table(head, rows), f"{note} {machine(found)}"])
 
