@@ -46,11 +46,6 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
   node.fail("kernel '" + kernel + "' cannot run it: " + why);
 }
 
-// Few taps and few outputs: collecting windows costs more than the products.
-bool slight(const NodeDef& node, const WeightFacts& facts) {
-  return node.type == "Conv" && facts.outputs.size() <= 16 && node.need("weight").size() <= 32 * node.need("weight").shape[0];
-}
-
 Defs inputs_of(const GraphDef& graph, int index) {
   Defs in;
   for (int from : graph.nodes[index].inputs) in.push_back(&graph.nodes[from]);
@@ -58,7 +53,9 @@ Defs inputs_of(const GraphDef& graph, int index) {
 }
 
 bool vector_able(const GraphDef& graph, int index, bool stream, Isa isa) {
-  return make_rows(graph.nodes[index], inputs_of(graph, index), stream, isa) != nullptr;
+  const NodeDef& node = graph.nodes[index];
+  if (node.type == "Input") return make_border(node, 0, Layout::dense, isa) != nullptr;
+  return make_rows(node, inputs_of(graph, index), stream, isa) != nullptr;
 }
 
 }  // namespace
@@ -99,6 +96,7 @@ std::vector<std::string> kernels_of(const GraphDef& graph, int index, Isa isa) {
   }
   if (vector_able(graph, index, false, isa)) names.push_back("vector");
   const Defs in = inputs_of(graph, index);
+  if (refuse_block(node, in, false).empty()) names.push_back("block");
   if (packable(node, in, Layout::packed_first) || packable(node, in, Layout::packed_last)) names.push_back("packed");
   return names;
 }
@@ -108,10 +106,12 @@ void Program::choose(const GraphDef& graph, const Options& options) {
   for (auto& [name, kernel] : options.kernels)
     if (std::none_of(graph.nodes.begin(), graph.nodes.end(), [&](auto& node) { return node.name == name; }))
       throw Error("a kernel is forced on '" + name + "', which the graph does not have");
-  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i)
-    if (is_synapse(graph.nodes[i])) choose_synapse(graph, i, options);
-    else choose_packed(graph, i, options);
-  for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) choose_vector(graph, i, options);
+  const int count = static_cast<int>(graph.nodes.size());
+  readers_.resize(graph.nodes.size());
+  for (int i = 0; i < count; ++i)
+    for (int from : graph.nodes[i].inputs) readers_[from].push_back(i);
+  for (int i = 0; i < count; ++i) choose_node(graph, i, options);
+  choose_raw(graph, options);
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
     const NodeDef& node = graph.nodes[i];
     auto forced = options.kernels.find(node.name);
@@ -119,17 +119,31 @@ void Program::choose(const GraphDef& graph, const Options& options) {
     const Choice& choice = choices_[i];
     std::string chosen = name_of(choice.synapse);
     if (choice.packed) chosen = "packed";
-    if (node.type == "Neuron") chosen = choice.inside ? name_of(choice.fused) : "scalar";
+    if (choice.chain >= 0) chosen = "block";
+    if (node.type == "Neuron" && choice.chain < 0) chosen = choice.inside ? name_of(choice.fused) : "scalar";
     if (choice.vector) chosen = "vector";
     const bool may_fall_back = options.stream && node.type == "Neuron";  // a stream may need a wider membrane
     if (chosen != forced->second && !may_fall_back) refuse_kernel(node, forced->second, "no such kernel fits this node here");
   }
 }
 
+void Program::choose_node(const GraphDef& graph, int index, const Options& options) {
+  const NodeDef& node = graph.nodes[index];
+  if (is_synapse(node)) choose_synapse(graph, index, options);
+  choose_view(graph, index, options);
+  choose_block(graph, index, options);
+  choose_columns(graph, index, options);
+  if (!is_synapse(node) && choices_[index].chain < 0 && !choices_[index].columns) choose_packed(graph, index, options);
+  choose_vector(graph, index, options);
+}
+
 Layout Program::arrives(const GraphDef& graph, int index) const {
   const Choice& choice = choices_[index];
   const NodeDef& node = graph.nodes[index];
   if (choice.inside) return packed_layout(graph.nodes[node.inputs[0]]);
+  if (choice.chain >= 0)
+    for (Layout layout : {Layout::packed_first, Layout::packed_last})
+      if (leaves(graph, index, layout)) return canonical(node, layout);
   return choice.packed && node.type != "Mean" ? choice.layout : Layout::dense;
 }
 
@@ -156,7 +170,7 @@ void Program::choose_packed(const GraphDef& graph, int index, const Options& opt
 // Whatever has no kernel of its own, and what is asked for.
 void Program::choose_vector(const GraphDef& graph, int index, const Options& options) {
   Choice& choice = choices_[index];
-  if (options.isa == Isa::scalar || choice.inside || choice.packed || choice.synapse != Synapse::scalar) return;
+  if (options.isa == Isa::scalar || choice.inside || choice.packed || choice.view || choice.alias || choice.chain >= 0 || choice.synapse != Synapse::scalar) return;
   auto forced = options.kernels.find(graph.nodes[index].name);
   if (forced != options.kernels.end() && forced->second != "vector") return;
   choice.vector = vector_able(graph, index, options.stream, options.isa);
@@ -215,9 +229,6 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     choice.why = kMeasured;
     return;
   }
-  if (wanted.empty() && wanted_neuron.empty() && !input.kind.spikes() && slight(node, facts) &&
-      !refuse(node, input, facts, Synapse::dense_bytes).empty() && vector_able(graph, index, options.stream, options.isa))
-    return;
   if (!wanted.empty()) {
     for (auto kernel : kSynapses)
       if (wanted == name_of(kernel)) choice.synapse = kernel;
@@ -234,8 +245,9 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
   }
   choice.plan.kernel = choice.synapse;
   if (wanted.empty()) choose_by_rate(graph, index, options, facts, wanted_neuron == "planes");
-  if (choice.synapse == Synapse::scalar || after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector") return;
+  if (choice.synapse == Synapse::scalar || after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector" || wanted_neuron == "block") return;
   const std::string best = wanted_neuron.empty() ? tuned(graph.nodes[after].name) : "";
+  if (best == "block") return;
   if (best == "vector" && vector_able(graph, after, options.stream, options.isa)) {
     choices_[after].why = kMeasured;
     return;

@@ -2,12 +2,27 @@
 
 namespace {
 
-// First byte of the window of output pixel p.
-int64_t corner(const FastJob& job, int64_t p) {
-  const FastShape& s = job.shape;
-  const int64_t z = p / (s.out[1] * s.out[2]) * s.stride[0], y = p / s.out[2] % s.out[1] * s.stride[1];
-  return ((z * job.image_size[1] + y) * job.image_size[2] + p % s.out[2] * s.stride[2]) * s.channels;
-}
+// First elements of the windows of output pixels in turn; `skip` is what of the stride the image leaves out.
+class Walk {
+ public:
+  Walk(const FastJob& job, int64_t p, const int64_t* skip) : line_(job.shape.out[2]), plane_(job.shape.out[1]) {
+    const FastShape& s = job.shape;
+    const int64_t size[3] = {job.image_size[1] * job.image_size[2], job.image_size[2], 1};
+    for (int i = 0; i < 3; ++i) step_[i] = s.stride[i] / skip[i] * size[i] * s.channels;
+    x_ = p % line_, y_ = p / line_ % plane_, z_ = p / line_ / plane_;
+  }
+  int64_t next() {
+    const int64_t at = z_ * step_[0] + y_ * step_[1] + x_ * step_[2];
+    if (++x_ == line_) {
+      x_ = 0;
+      if (++y_ == plane_) y_ = 0, ++z_;
+    }
+    return at;
+  }
+
+ private:
+  int64_t line_, plane_, step_[3], x_, y_, z_;
+};
 
 inline int32_t four_bytes(const uint8_t* from) {
   int32_t four;
@@ -111,14 +126,18 @@ void some_windows(const FastJob& job, const uint8_t* const* window, int64_t n, i
 template <ByteSums Sums>
 void dense_bytes_of(const FastJob& job, int64_t begin, int64_t end, const Work& w) {
   const int64_t padded = job.shape.padded, fresh = job.in_row_bytes ? job.steps : least(1, job.steps);
-  const auto window_at = [&](int64_t t, int64_t p) { return job.image + t * job.image_row_bytes + corner(job, p); };
-  const uint8_t* window[kTogether];
+  const int64_t whole[3] = {1, 1, 1};
+  Walk walk(job, begin, whole);
+  const uint8_t *window[kTogether], *corner[kTogether];
   int64_t p = begin;
   for (; p + kTogether <= end; p += kTogether) {
-    for (int64_t m = 0; m < kTogether; ++m) start_rows(job.end, p + m, w.v + m * padded);
+    for (int64_t m = 0; m < kTogether; ++m) {
+      start_rows(job.end, p + m, w.v + m * padded);
+      corner[m] = job.image + walk.next();
+    }
     for (int64_t t = 0; t < job.steps; ++t) {
       if (t < fresh) {
-        for (int64_t m = 0; m < kTogether; ++m) window[m] = window_at(t, p + m);
+        for (int64_t m = 0; m < kTogether; ++m) window[m] = corner[m] + t * job.image_row_bytes;
         some_windows<Sums>(job, window, kTogether, w.sums);
       }
       finish_group(job, t, p, kTogether, w, padded);
@@ -127,9 +146,10 @@ void dense_bytes_of(const FastJob& job, int64_t begin, int64_t end, const Work& 
   }
   for (; p < end; ++p) {
     start_rows(job.end, p, w.v);
+    corner[0] = job.image + walk.next();
     for (int64_t t = 0; t < job.steps; ++t) {
       const int64_t n = t % kTogether ? 0 : least(kTogether, fresh - t);
-      for (int64_t m = 0; m < n; ++m) window[m] = window_at(t + m, p);
+      for (int64_t m = 0; m < n; ++m) window[m] = corner[0] + (t + m) * job.image_row_bytes;
       some_windows<Sums>(job, window, n, w.sums);
       finish_rows(job, t, p, w.sums + least(t, fresh - 1) % kTogether * padded, w.v);
     }

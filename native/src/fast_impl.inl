@@ -63,7 +63,18 @@ int64_t constants_at(const Epilogue& e, int64_t t) { return least(e.first + t, e
 
 template <class E>
 void put(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64_t channels) {
-  E* to = reinterpret_cast<E*>(e.out + t * e.out_row_bytes) + p * e.pixel_stride;
+  E* __restrict to = reinterpret_cast<E*>(e.out + t * e.out_row_bytes) + p * e.pixel_stride;
+  const int32_t *__restrict from = sums, *__restrict bias = e.bias;
+  if (e.channel_stride == 1) {
+    typedef E Eight __attribute__((vector_size(8 * sizeof(E)), may_alias));
+    int64_t c = 0;
+    for (; c + 8 <= channels; c += 8) {
+      const Eight eight = __builtin_convertvector((V32)load(from + c) + (V32)load(bias + c), Eight);
+      std::memcpy(to + c, &eight, sizeof(eight));
+    }
+    for (; c < channels; ++c) to[c] = static_cast<E>(from[c] + bias[c]);
+    return;
+  }
   for (int64_t c = 0; c < channels; ++c) to[c * e.channel_stride] = static_cast<E>(sums[c] + e.bias[c]);
 }
 

@@ -27,8 +27,9 @@ void set_planes(std::vector<std::byte>& to, int64_t vector, int width, int64_t l
 class FastOp : public Op {
  public:
   FastOp(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused, bool stream,
-         bool packed, Isa isa)
-      : table_(fast_table(isa)), rows_table_(*rows_table(isa)), isa_(isa), plan_(plan), packed_(packed), window_(window_of(synapse, input)), facts_(synapse, input),
+         Layout from, Layout raw_layout, Isa isa)
+      : table_(fast_table(isa)), rows_table_(*rows_table(isa)), isa_(isa), plan_(plan), packed_(holds_words(from)), last_(from == Layout::last),
+        window_(window_of(synapse, input)), facts_(synapse, input),
         weight_(synapse.need("weight").values()) {
     shape(synapse, input);
     if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind);
@@ -44,7 +45,7 @@ class FastOp : public Op {
     }
     Epilogue& e = job_.end;
     e.bias = bias_.data();
-    if (fused == Fused::none) raw(synapse);
+    if (fused == Fused::none) raw(synapse.type == "Conv" && raw_layout != Layout::last);
     else fuse(synapse, *neuron, fused, stream);
     weight_ = {};
   }
@@ -161,7 +162,7 @@ class FastOp : public Op {
       s.stride[i] = window_.stride[i], s.before[i] = window_.before[i], s.dilation[i] = window_.dilation[i];
     }
     s.pixels_in = window_.in_pixels(), s.pixels_out = window_.out_pixels(), s.taps = window_.taps();
-    const bool conv = synapse.type == "Conv";
+    const bool conv = synapse.type == "Conv" && !last_;
     job_.in_channel_stride = conv ? s.pixels_in : 1;
     job_.in_pixel_stride = conv ? 1 : s.channels;
     low_ = input.kind.low();
@@ -214,6 +215,10 @@ class FastOp : public Op {
         if (to_z >= job.image_size[0] || to_y >= job.image_size[1] || width <= 0) continue;
         uint8_t* to = image + ((to_z * job.image_size[1] + to_y) * job.image_size[2] + s.before[2]) * C;
         const int8_t* line = from + (z * s.in[1] + y) * s.in[2] * stride;
+        if (stride == C) {
+          for (int64_t i = 0; i < width * C; ++i) to[i] = static_cast<uint8_t>(line[i] - low_);
+          continue;
+        }
         for (int64_t x = 0; x < width; ++x, to += C, line += stride)
           for (int64_t c = 0; c < C; ++c) to[c] = static_cast<uint8_t>(line[c] - low_);
       }
@@ -303,10 +308,9 @@ class FastOp : public Op {
     w.window_base = row * static_cast<uint32_t>(job_.shape.kernel[2] + w.lists - 2);
   }
 
-  void raw(const NodeDef& synapse) {
-    const bool conv = synapse.type == "Conv";
-    job_.end.channel_stride = conv ? job_.shape.pixels_out : 1;
-    job_.end.pixel_stride = conv ? 1 : job_.shape.out_channels;
+  void raw(bool channel_first) {
+    job_.end.channel_stride = channel_first ? job_.shape.pixels_out : 1;
+    job_.end.pixel_stride = channel_first ? 1 : job_.shape.out_channels;
   }
 
   void fuse(const NodeDef& synapse, const NodeDef& neuron, Fused fused, bool stream) {
@@ -434,7 +438,7 @@ class FastOp : public Op {
   const RowsTable& rows_table_;
   Isa isa_;
   SynapsePlan plan_;
-  bool packed_, ternary_in_ = false;
+  bool packed_, last_, ternary_in_ = false;
   int planes_in_ = 1;
   int64_t low_ = 0;
   Lazy<QuadLayout> quads_;
@@ -456,8 +460,8 @@ class FastOp : public Op {
 }  // namespace
 
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused,
-                bool stream, bool packed, Isa isa) {
-  return std::make_unique<FastOp>(synapse, input, neuron, plan, fused, stream, packed, isa);
+                bool stream, Layout from, Layout raw, Isa isa) {
+  return std::make_unique<FastOp>(synapse, input, neuron, plan, fused, stream, from, raw, isa);
 }
 
 }  // namespace picojoule

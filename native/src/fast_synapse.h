@@ -49,8 +49,8 @@ std::string refuse(const NodeDef& synapse, const NodeDef& neuron, const WeightFa
 bool plane_levels(const NodeDef& neuron, const NeuronConstants& n, bool stream);
 
 Layout packed_layout(const NodeDef& synapse);  // of its input and output spikes
-// Dense bytes read words when `packed`, else dense rows.
+// Dense bytes read words, dense rows or rows with the channel last, as `from` says; sums without a neuron leave in `raw`.
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan,
-                Fused fused, bool stream, bool packed, Isa isa);
+                Fused fused, bool stream, Layout from, Layout raw, Isa isa);
 
 }  // namespace picojoule

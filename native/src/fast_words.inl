@@ -3,6 +3,18 @@
 
 namespace {
 
+// Elements that lie together, in one piece or two.
+template <class E>
+void lay_part(const E* __restrict from, int64_t n, const FastJob::Words& words, int16_t* __restrict line) {
+  if (words.pieces == 1) {
+    for (int64_t i = 0; i < n; ++i) line[i] = static_cast<int16_t>(from[i]);
+    return;
+  }
+  int16_t* __restrict high = line + words.piece;
+  for (int64_t i = 0; i < n; ++i) line[i] = static_cast<int16_t>(from[i] & 32767);
+  for (int64_t i = 0; i < n; ++i) high[i] = static_cast<int16_t>(static_cast<int32_t>(from[i]) >> 15);
+}
+
 // Images of every step: padded, channels last, one a piece.
 template <class E>
 void lay_step(const FastJob& job, int64_t t) {
@@ -17,6 +29,12 @@ void lay_step(const FastJob& job, int64_t t) {
       if (to_z >= job.image_size[0] || to_y >= job.image_size[1]) continue;
       int16_t* line = image + ((to_z * job.image_size[1] + to_y) * job.image_size[2] + s.before[2]) * C;
       const E* from = in + (z * s.in[1] + y) * s.in[2] * job.in_pixel_stride;
+      if (job.in_channel_stride == 1) {
+        const bool together = skip * job.in_pixel_stride == C;
+        for (int64_t i = 0; i < (together ? 1 : n); ++i)
+          lay_part(from + i * skip * job.in_pixel_stride, together ? n * C : C, job.words, line + i * C);
+        continue;
+      }
       for (int64_t c = 0; c < C; ++c) {
         const E* x = from + c * job.in_channel_stride;
         for (int64_t i = 0; i < n; ++i) {
@@ -38,14 +56,6 @@ void lay_words(const FastJob& job, int64_t begin, int64_t end) {
     else if (job.in_element == 2) lay_step<int16_t>(job, t);
     else lay_step<int32_t>(job, t);
   }
-}
-
-// First element of the window of output pixel p.
-int64_t words_corner(const FastJob& job, int64_t p) {
-  const FastShape& s = job.shape;
-  const int64_t z = p / (s.out[1] * s.out[2]) * s.stride[0] / job.words.skip[0];
-  const int64_t y = p / s.out[2] % s.out[1] * s.stride[1] / job.words.skip[1];
-  return ((z * job.image_size[1] + y) * job.image_size[2] + p % s.out[2] * s.stride[2] / job.words.skip[2]) * s.channels;
 }
 
 // Sums of 8 N channels of M pixels; two products share a lane of 32 bits.
@@ -78,13 +88,15 @@ void multiply_words(const FastJob& job, const int16_t* const* window, int64_t ch
 }
 
 template <int M>
-void pixels_of_words(const FastJob& job, int64_t p, const Work& w) {
+void pixels_of_words(const FastJob& job, int64_t p, Walk& walk, const Work& w) {
   const int64_t padded = job.shape.padded;
+  int64_t corner[M];
+  for (int m = 0; m < M; ++m) corner[m] = walk.next();
   for (int m = 0; m < M; ++m) start_rows(job.end, p + m, w.v + m * padded);
   for (int64_t t = 0; t < job.steps; ++t) {
     if (t == 0 || job.in_row_bytes) {
       const int16_t* window[M];
-      for (int m = 0; m < M; ++m) window[m] = job.words.image + t * job.words.step + words_corner(job, p + m);
+      for (int m = 0; m < M; ++m) window[m] = job.words.image + t * job.words.step + corner[m];
       int64_t c = 0;
       for (; c + 8 < job.shape.out_channels; c += 16) multiply_words<M, 2>(job, window, c, w.sums);
       if (c < job.shape.out_channels) multiply_words<M, 1>(job, window, c, w.sums);
@@ -97,9 +109,11 @@ void pixels_of_words(const FastJob& job, int64_t p, const Work& w) {
 void dense_rows(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const Work w = cut(job, work, nullptr);
   std::memset(w.sums, 0, static_cast<size_t>(kTogether * job.shape.padded) * 4);
+  Walk walk(job, begin, job.words.skip);
   int64_t p = begin;
-  for (; p + 4 <= end; p += 4) pixels_of_words<4>(job, p, w);
-  for (; p < end; ++p) pixels_of_words<1>(job, p, w);
+  for (; p + kTogether <= end; p += kTogether) pixels_of_words<kTogether>(job, p, walk, w);
+  if (p + 4 <= end) pixels_of_words<4>(job, p, walk, w), p += 4;
+  for (; p < end; ++p) pixels_of_words<1>(job, p, walk, w);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "block.h"
 #include "fast.h"
 #include "picojoule/tensor.h"
 #include "rows.h"
@@ -76,6 +77,17 @@ const RowsTable* rows_table(Isa isa) {
   if (isa == Isa::neon) return &kRowsNeon;
 #endif
   return &kRowsGeneric;
+}
+
+const BlockTable& block_table(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx512) return kBlockAvx512;
+  if (isa == Isa::avx2) return kBlockAvx2;
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return kBlockNeon;
+#endif
+  (void)isa;
+  return kBlockGeneric;
 }
 
 }  // namespace picojoule

@@ -8,6 +8,7 @@ namespace picojoule {
 
 struct FastTable;
 struct RowsTable;
+struct BlockTable;
 
 // avx512 is AVX-512 as Ice Lake and Zen 4 have it (F, BW, DQ, VL, VBMI2, VNNI, VPOPCNTDQ); older parts take avx2.
 enum class Isa { scalar, generic, neon, avx2, avx512 };
@@ -24,5 +25,6 @@ inline bool multiplies_bytes(Isa isa) { return isa == Isa::avx2 || isa == Isa::a
 // Kernels of a set other than scalar.
 const FastTable& fast_table(Isa isa);
 const RowsTable* rows_table(Isa isa);  // null for scalar
+const BlockTable& block_table(Isa isa);
 
 }  // namespace picojoule

@@ -85,6 +85,7 @@ struct Call {
   int64_t first = 0;   // index of the first of them; 0 starts from rest
   const View* in = nullptr;
   View out;
+  const View* more = nullptr;  // outputs after the first
   std::byte* state = nullptr;
   bool keep = false;   // the state is read by a later call
   Scratch* scratch = nullptr;      // one a worker

@@ -27,6 +27,7 @@ Packed packed_of(const NodeDef& node, Layout layout) {
 }
 
 Layout canonical(const NodeDef& node, Layout layout) {
+  if (layout == Layout::last && (node.shape.size() < 2 || node.shape[0] == 1 || node.size() == node.shape[0])) return Layout::dense;
   return layout == Layout::packed_first && node.shape.size() < 2 ? Layout::packed_last : layout;
 }
 
@@ -119,13 +120,20 @@ class UnpackOp : public Op {
   const RowsTable* table_;
 };
 
+// Rows with the channel last lie like those of tokens.
+Packed beside(const NodeDef& node, Layout words, Layout integers) {
+  Packed p = packed_of(node, words);
+  if (integers == Layout::last && words == Layout::packed_first) p.channel_stride = 1, p.pixel_stride = p.channels;
+  return p;
+}
+
 }  // namespace
 
-OpPtr make_pack(const NodeDef& node, Layout layout, const RowsTable* table) {
-  return std::make_unique<PackOp>(packed_of(node, layout), table);
+OpPtr make_pack(const NodeDef& node, Layout from, Layout to, const RowsTable* table) {
+  return std::make_unique<PackOp>(beside(node, to, from), table);
 }
-OpPtr make_unpack(const NodeDef& node, Layout layout, const RowsTable* table) {
-  return std::make_unique<UnpackOp>(packed_of(node, layout), table);
+OpPtr make_unpack(const NodeDef& node, Layout from, Layout to, const RowsTable* table) {
+  return std::make_unique<UnpackOp>(beside(node, from, to), table);
 }
 
 }  // namespace picojoule

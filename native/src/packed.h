@@ -6,10 +6,13 @@
 
 namespace picojoule {
 
-// Dense: C order. Packed: the channel is the first row axis (convolutions) or the last (tokens).
 struct RowsTable;
 
-enum class Layout : uint8_t { dense, packed_first, packed_last };
+// Dense: C order. Packed: the channel is the first row axis (convolutions) or the last (tokens). Last: integers like
+// dense ones, but the first row axis, the channel, lies last: [pixel][channel].
+enum class Layout : uint8_t { dense, packed_first, packed_last, last };
+
+inline bool holds_words(Layout layout) { return layout == Layout::packed_first || layout == Layout::packed_last; }
 
 struct Packed {
   int64_t channels, pixels, words;
@@ -22,11 +25,12 @@ struct Packed {
 
 int planes_of(const Kind& kind);
 Packed packed_of(const NodeDef& node, Layout layout);
-// The same layout by its one name: rows of one axis are packed_last.
+// The same layout by its one name: rows of one axis are packed_last, and dense where only one axis has an extent.
 Layout canonical(const NodeDef& node, Layout layout);
 
-OpPtr make_pack(const NodeDef& node, Layout layout, const RowsTable* table);  // null: one element at a time
-OpPtr make_unpack(const NodeDef& node, Layout layout, const RowsTable* table);
+// From and to dense or last; a null table: one element at a time.
+OpPtr make_pack(const NodeDef& node, Layout from, Layout to, const RowsTable* table);
+OpPtr make_unpack(const NodeDef& node, Layout from, Layout to, const RowsTable* table);
 
 // Max and min pools of binary and ternary spikes as OR and AND of words; `packable` says whether a node is one.
 bool packable_pool(const NodeDef& node, const NodeDef& input);

@@ -58,7 +58,7 @@ constexpr int64_t align(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 int Program::define(const GraphDef& graph, int node, Layout layout) {
   const NodeDef& def = graph.nodes[node];
   Value v{node, layout, def.kind.storage(), def.size(), 0, 1, equal_rows_[node]};
-  v.row_bytes = layout != Layout::dense ? packed_of(def, layout).row_bytes()
+  v.row_bytes = holds_words(layout)      ? packed_of(def, layout).row_bytes()
                 : def.type == "Output"  ? 0  // written to the caller
                                         : v.size * bytes_of(v.dtype);
   v.rows = def.steps > 0 && !v.equal_rows ? def.steps : 1;
@@ -71,34 +71,58 @@ bool Program::exists(int node, Layout layout) const {
   return std::any_of(values_.begin(), values_.end(), [&](auto& v) { return v.node == node && v.layout == layout; });
 }
 
+OpPtr Program::conversion(const NodeDef& def, Layout from, Layout to) const {
+  if (holds_words(to)) return make_pack(def, from, to, table_);
+  if (holds_words(from)) return make_unpack(def, from, to, table_);
+  return make_turn(def, to == Layout::last, isa_);
+}
+
+int Program::share(const GraphDef& graph, int node, Layout layout) {
+  const int from = value(graph, graph.nodes[node].inputs[0], layout);
+  Value same = values_[from];
+  same.node = node;
+  same.equal_rows = choices_[node].view || same.equal_rows;
+  same.same_as = same.same_as < 0 ? from : same.same_as;
+  values_.push_back(same);
+  return static_cast<int>(values_.size()) - 1;
+}
+
 int Program::value(const GraphDef& graph, int node, Layout layout) {
   int other = -1;
   for (size_t i = values_.size(); i-- > 0;) {
     if (values_[i].node != node) continue;
     if (values_[i].layout == layout) return static_cast<int>(i);
-    other = static_cast<int>(i);
+    if (other < 0 || values_[other].layout != Layout::dense) other = static_cast<int>(i);
+  }
+  if (choices_[node].view || (choices_[node].alias && (layout == Layout::dense || other < 0))) {
+    other = share(graph, node, choices_[node].view ? layout : Layout::dense);
+    if (values_[other].layout == layout) return other;
   }
   if (other < 0) throw Error("a value is read before it is made");
   const NodeDef& def = graph.nodes[node];
-  if (layout != Layout::dense && values_[other].layout != Layout::dense) other = value(graph, node, Layout::dense);
+  const Layout from = values_[other].layout;
+  const auto apart = [](Layout a, Layout b) { return a == Layout::packed_last && b == Layout::last; };
+  if ((holds_words(layout) && holds_words(from)) || apart(layout, from) || apart(from, layout)) other = value(graph, node, Layout::dense);
   const int made = define(graph, node, layout);
-  const bool dense = layout == Layout::dense;
-  emit(dense ? make_unpack(def, values_[other].layout, table_) : make_pack(def, layout, table_), dense ? "unpack" : "pack", node, {other},
-       made);
+  const char* label = holds_words(layout) ? "pack" : holds_words(from) ? "unpack" : "turn";
+  emit(conversion(def, values_[other].layout, layout), label, node, {other}, {made});
   return made;
 }
 
-void Program::emit(OpPtr op, const char* label, int node, std::vector<int> in, int out) {
+void Program::emit(OpPtr op, const char* label, int node, std::vector<int> in, std::vector<int> out) {
   const int now = static_cast<int>(steps_.size());
-  for (int i : in) values_[i].last_use = now;
-  values_[out].last_use = now;
+  for (auto* all : {&in, &out})
+    for (int i : *all) {
+      values_[i].last_use = now;
+      if (values_[i].same_as >= 0) values_[values_[i].same_as].last_use = now;
+    }
   const int64_t state = state_bytes_;
   state_bytes_ += align(op->state_bytes());
-  steps_.push_back({std::move(op), node, std::move(in), out, state, label});
+  steps_.push_back({std::move(op), node, std::move(in), std::move(out), state, label});
 }
 
 Program::Program(const GraphDef& graph, const Options& options)
-    : table_(rows_table(options.isa)), equal_rows_(find_equal_rows(graph)) {
+    : isa_(options.isa), table_(rows_table(options.isa)), equal_rows_(find_equal_rows(graph)) {
   choose(graph, options);
   int inputs = 0, outputs = 0;
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {
@@ -112,6 +136,12 @@ Program::Program(const GraphDef& graph, const Options& options)
       build_fast(graph, i, options);
     } else if (choices_[i].packed) {
       build_packed(graph, i);
+    } else if (choices_[i].chain >= 0) {
+      // A chain runs where its last node stands.
+      if (blocks_[choices_[i].chain].members.back() == i) build_block(graph, choices_[i].chain, options);
+      else note(graph, i, "block", 0);
+    } else if (choices_[i].view || choices_[i].alias) {
+      note(graph, i, "view", 0);
     } else {
       build_rows(graph, i, slot, options);
     }
@@ -140,37 +170,69 @@ void Program::build_packed(const GraphDef& graph, int i) {
   const int out = define(graph, i, arrives(graph, i));
   OpPtr op = make_packed(node, defs, choices_[i].layout);
   note(graph, i, "packed", op->constant_bytes());
-  emit(std::move(op), "packed", i, std::move(in), out);
+  emit(std::move(op), "packed", i, std::move(in), {out});
+}
+
+void Program::build_block(const GraphDef& graph, int chain, const Options& options) {
+  BlockPlan& plan = blocks_[chain];
+  std::vector<int> in, out;
+  for (int m : plan.members)
+    for (int from : graph.nodes[m].inputs) {
+      const auto has = [&](const std::vector<int>& all) { return std::find(all.begin(), all.end(), from) != all.end(); };
+      if (has(plan.members) || has(plan.inputs)) continue;
+      plan.inputs.push_back(from);
+      in.push_back(value(graph, from, plan.form.layout));
+    }
+  for (int m : plan.members) {
+    bool own = false;  // leaves as it is, for readers that want it as a chain cannot give it
+    for (Layout layout : wanted(graph, m)) {
+      const bool able = leaves(graph, m, layout);
+      if (able ? layout == plan.form.layout && own : own) continue;
+      plan.outputs.push_back({m, able ? layout : plan.form.layout});
+      own = own || plan.outputs.back().layout == plan.form.layout;
+    }
+  }
+  if (plan.outputs.empty()) plan.outputs.push_back({plan.members.back(), plan.form.layout});  // nobody reads them
+  for (auto& output : plan.outputs) out.push_back(define(graph, output.node, output.layout));
+  OpPtr op = make_block(graph, plan, options.stream, options.isa);
+  note(graph, plan.members.back(), "block", op->constant_bytes());
+  emit(std::move(op), "block", plan.members.back(), std::move(in), std::move(out));
 }
 
 void Program::build_rows(const GraphDef& graph, int i, int slot, const Options& options) {
+  const NodeDef& node = graph.nodes[i];
+  const Choice& choice = choices_[i];
   std::vector<int> in;
   Defs defs;
-  for (int from : graph.nodes[i].inputs) {
-    in.push_back(value(graph, from, Layout::dense));
+  for (int from : node.inputs) {
+    in.push_back(value(graph, from, choice.columns ? Layout::last : Layout::dense));
     defs.push_back(&graph.nodes[from]);
   }
-  const int out = define(graph, i, Layout::dense);
-  OpPtr op = choices_[i].vector ? make_rows(graph.nodes[i], defs, options.stream, options.isa)
-                                : make_scalar(graph, i, options, slot);
-  const char* name = choices_[i].vector ? "vector" : "scalar";
+  const int out = define(graph, i, choice.raw);
+  OpPtr op = choice.columns                           ? make_columns(node, *defs[0], options.isa)
+             : choice.vector && node.type == "Input" ? make_border(node, slot, choice.raw, options.isa)
+             : choice.vector                          ? make_rows(node, defs, options.stream, options.isa)
+                                                      : make_scalar(graph, i, options, slot);
+  const char* name = choice.vector ? "vector" : "scalar";
   note(graph, i, name, op->constant_bytes());
-  emit(std::move(op), name, i, std::move(in), out);
+  emit(std::move(op), name, i, std::move(in), {out});
 }
 
 void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
   const Choice& choice = choices_[i];
   const NodeDef &node = graph.nodes[i], &input = graph.nodes[node.inputs[0]];
   const Layout words = canonical(input, node.type == "Conv" ? Layout::packed_first : Layout::packed_last);
-  // Dense bytes take what there is.
-  const bool dense = choice.synapse == Synapse::dense_rows ||
-                     (choice.plan.kernel == Synapse::dense_bytes && !exists(node.inputs[0], words));
+  // Dense kernels take what there is.
+  const int source = through(graph, node.inputs[0]);
+  const bool last = node.type == "Conv" && exists(source, Layout::last);
+  const bool only_dense = choice.synapse == Synapse::dense_rows || (choice.plan.kernel == Synapse::dense_bytes && (last || !exists(source, words)));
+  const Layout from = !only_dense ? words : last ? Layout::last : Layout::dense;
   const bool fused = choice.neuron >= 0;
-  const int in = value(graph, node.inputs[0], dense ? Layout::dense : words);
+  const int in = value(graph, node.inputs[0], from);
   const int target = fused ? choice.neuron : i;
-  const int out = define(graph, target, fused ? packed_layout(node) : Layout::dense);
+  const int out = define(graph, target, fused ? packed_layout(node) : choice.raw);
   OpPtr op = make_fast(node, input, fused ? &graph.nodes[target] : nullptr, choice.plan, choice.fused,
-                       options.stream, !dense, options.isa);
+                       options.stream, from, choice.raw, options.isa);
   const char* name = fused ? name_of(choice.fused) : name_of(choice.synapse);
   // A synapse done with its neuron has its row already and owns the weights.
   if (fused) {
@@ -181,7 +243,7 @@ void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
     note(graph, i, name, op->constant_bytes());
   }
   const std::string label = fused ? std::string(name_of(choice.synapse)) + "+" + name : name;
-  emit(std::move(op), label.c_str(), target, {in}, out);
+  emit(std::move(op), label.c_str(), target, {in}, {out});
 }
 
 // First fit by liveness: a value occupies its bytes from the step that makes it to the last that reads it.
@@ -189,6 +251,10 @@ void Program::place() {
   std::vector<int> done;
   for (size_t i = 0; i < values_.size(); ++i) {
     Value& v = values_[i];
+    if (v.same_as >= 0) {
+      v.offset = values_[v.same_as].offset;
+      continue;
+    }
     const int64_t bytes = align(v.row_bytes * v.rows + 64);  // kernels may read a vector past the end
     std::vector<std::pair<int64_t, int64_t>> taken;
     for (int other : done) {
@@ -226,14 +292,16 @@ void Program::run(const Frame& frame) const {
     const bool timed = v.rows > 1;
     return View{frame.arena + v.offset, v.dtype, v.size, v.equal_rows ? 0 : v.row_bytes, timed ? frame.steps : 1};
   };
-  View in[1024];
+  View in[1024], out[kMostOutputs];
   for (auto& step : steps_) {
     Call call;
     for (size_t i = 0; i < step.in.size(); ++i) in[i] = view(step.in[i]);
+    for (size_t i = 0; i < step.out.size(); ++i) out[i] = view(step.out[i]);
     call.steps = frame.steps;
     call.first = frame.first;
     call.in = in;
-    call.out = view(step.out);
+    call.out = out[0];
+    call.more = out + 1;
     call.state = frame.state + step.state;
     call.keep = frame.keep;
     for (int i = 0; i < frame.parallel->workers(); ++i) frame.scratch[i].clear();

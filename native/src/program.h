@@ -3,10 +3,14 @@
 
 #include <map>
 
+#include "block_op.h"
 #include "fast_synapse.h"
 #include "op.h"
 
 namespace picojoule {
+
+inline constexpr int kMostMembers = 32;    // nodes of a chain
+inline constexpr int kMostOutputs = 4 * kMostMembers;  // of a step: every node of a chain in every layout
 
 struct Options {
   Isa isa = Isa::scalar;
@@ -60,12 +64,13 @@ class Program {
     bool equal_rows;
     int first_use = 0, last_use = 0;
     int64_t offset = 0;
+    int same_as = -1;  // the value whose memory it shares
   };
   struct Step {
     OpPtr op;
     int node;
     std::vector<int> in;
-    int out;
+    std::vector<int> out;
     int64_t state;
     std::string label;
   };
@@ -81,26 +86,50 @@ class Program {
     bool packed = false;   // on packed words (packed.h) that lie in `layout`
     Layout layout = Layout::dense;
     bool vector = false;   // dense rows in vectors (rows_ops.h)
+    int chain = -1;        // in blocks_, of a node done block by block
+    Layout raw = Layout::dense;  // of the integers that a synapse or an input leaves
+    bool columns = false;  // a total over pixels, from rows with the channel last
+    bool view = false;     // a repeat that nobody has to make
+    bool alias = false;    // a reshape whose dense rows are those of its input
   };
 
   void choose(const GraphDef& graph, const Options& options);
+  void choose_node(const GraphDef& graph, int node, const Options& options);
   void choose_packed(const GraphDef& graph, int node, const Options& options);
   Layout arrives(const GraphDef& graph, int node) const;  // how the kernel of a node leaves its value
+  bool comes_as(const GraphDef& graph, int node, Layout layout) const;  // without a step that turns it
+  void choose_block(const GraphDef& graph, int node, const Options& options);
+  void choose_view(const GraphDef& graph, int node, const Options& options);
+  void choose_columns(const GraphDef& graph, int node, const Options& options);
+  BlockForm form_of_sum(const GraphDef& graph, int node) const;
+  bool leaves(const GraphDef& graph, int node, Layout layout) const;
+  void join_chains(const GraphDef& graph, int node, const BlockForm& form);
+  void choose_raw(const GraphDef& graph, const Options& options);
+  // How the readers of a node outside its chain want its value.
+  std::vector<Layout> wanted(const GraphDef& graph, int node) const;
+  int through(const GraphDef& graph, int node) const;  // what a repeat repeats
+  int64_t rows_of(const GraphDef& graph, int node) const;
   void choose_vector(const GraphDef& graph, int node, const Options& options);
   void choose_synapse(const GraphDef& graph, int node, const Options& options);
   void choose_by_rate(const GraphDef& graph, int node, const Options& options, const WeightFacts& facts, bool planes);
   void note(const GraphDef& graph, int node, const std::string& kernel, int64_t bytes);  // a row of the report
   void build_fast(const GraphDef& graph, int node, const Options& options);
   void build_packed(const GraphDef& graph, int node);
+  void build_block(const GraphDef& graph, int chain, const Options& options);
   void build_rows(const GraphDef& graph, int node, int slot, const Options& options);  // scalar or vector
   int value(const GraphDef& graph, int node, Layout layout);  // converts when it exists in another layout
   bool exists(int node, Layout layout) const;
   int define(const GraphDef& graph, int node, Layout layout);
-  void emit(OpPtr op, const char* label, int node, std::vector<int> in, int out);
+  int share(const GraphDef& graph, int node, Layout layout);  // a view or alias as the rows of its input
+  OpPtr conversion(const NodeDef& def, Layout from, Layout to) const;
+  void emit(OpPtr op, const char* label, int node, std::vector<int> in, std::vector<int> out);
   void place();
 
+  const Isa isa_;
   const RowsTable* table_;       // null: scalar
   std::vector<Choice> choices_;  // by node
+  std::vector<std::vector<int>> readers_;  // by node
+  std::vector<BlockPlan> blocks_;  // chains; one that was joined to another has no members
   std::vector<Value> values_;
   std::vector<Step> steps_;
   std::vector<NodeReport> report_;

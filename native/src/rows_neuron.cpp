@@ -1,52 +1,13 @@
 // Builds vector neurons: by thresholds on the input where no membrane is kept, else step by step in 32 bits.
 
 #include <algorithm>
-#include <limits>
 
-#include "neuron_constants.h"
+#include "neuron_edges.h"
 #include "rows.h"
 #include "rows_ops.h"
 
 namespace picojoule {
 namespace {
-
-// Edges of neurons whose spikes depend on x alone: h >= threshold becomes x > edge or its opposite.
-class Edges {
- public:
-  Edges(const NeuronConstants& n, const Kind& input)
-      : n_(n), low_(input.low()), high_(input.high()), levels_(static_cast<int64_t>(n.thresholds.size()) + n.ternary),
-        edges(static_cast<size_t>(levels_ * n.channels), kNever), base(n.channels, 0), mask(n.channels, 0) {
-    for (int64_t c = 0; c < n.channels; ++c) {
-      mask[c] = n.gain.at(0, c) < 0 ? -1 : 0;
-      int64_t l = 0;
-      for (auto& threshold : n.thresholds) reach(l++, c, threshold.at(0, c));
-      // h <= neg is the opposite of h >= neg + 1.
-      if (n.ternary) {
-        base[c] -= 1;
-        reach(l, c, n.neg.at(0, c) + 1);
-      }
-    }
-  }
-
-  static constexpr int64_t kNever = INT64_MAX;
-
- private:
-  // Adds [h >= threshold] to the spikes of channel c.
-  void reach(int64_t level, int64_t c, int64_t threshold) {
-    const int64_t edge = n_.first_input(c, threshold) - 1;
-    const bool always_above = edge < low_, never_above = edge >= high_;
-    base[c] += always_above == (mask[c] == 0) ? 1 : 0;
-    if (!always_above && !never_above) edges[level * n_.channels + c] = edge;
-  }
-
-  const NeuronConstants& n_;
-  int64_t low_, high_;
-  int64_t levels_;
-
- public:
-  Ints edges;
-  std::vector<int8_t> base, mask;
-};
 
 class LevelsOp : public Op {
  public:
@@ -55,14 +16,14 @@ class LevelsOp : public Op {
     base_ = made.base;
     mask_ = made.mask;
     const Dtype type = input.storage();
-    edges_.resize(made.edges.size() * bytes_of(type));
+    edges_.resize(made.levels() * n.channels * bytes_of(type));
     with_integer(type, [&](auto zero) {
       using E = decltype(zero);
       E* to = reinterpret_cast<E*>(edges_.data());
-      for (size_t i = 0; i < made.edges.size(); ++i)
-        to[i] = made.edges[i] == Edges::kNever ? std::numeric_limits<E>::max() : static_cast<E>(made.edges[i]);
+      for (int64_t l = 0; l < made.levels(); ++l)
+        for (int64_t c = 0; c < n.channels; ++c) *to++ = made.at<E>(l, c);
     });
-    job_ = {n.outer, n.channels, n.inner, static_cast<int>(made.edges.size() / n.channels),
+    job_ = {n.outer, n.channels, n.inner, static_cast<int>(made.levels()),
             static_cast<int>(bytes_of(type)), edges_.data(), base_.data(), mask_.data()};
   }
   int64_t constant_bytes() const override { return edges_.size() + base_.size() + mask_.size(); }

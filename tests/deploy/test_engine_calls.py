@@ -109,7 +109,7 @@ def test_info_reports_memory_and_kernels() -> None:
     assert engine.kernels("conv1") == [
         "scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "vector",
     ]  # fmt: skip
-    assert engine.kernels("neuron2") == ["scalar", "rows", "planes", "vector"]
+    assert engine.kernels("neuron2") == ["scalar", "rows", "planes", "vector", "block"]
     assert Engine(spiking_conv(), isa="scalar").kernels("conv1") == ["scalar"]
 
 
@@ -145,7 +145,7 @@ def test_a_decay_that_is_no_power_of_two_leaves_the_planes() -> None:
     tensors = dict(graph.tensors)
     tensors[graph["neuron2"].decay] = np.array([[3]])  # type: ignore[attr-defined]
     odd = graph.replace(tensors=tensors, nodes=graph.nodes)
-    assert Engine(odd).kernels("neuron2") == ["scalar", "rows", "vector"]
+    assert Engine(odd).kernels("neuron2") == ["scalar", "rows", "vector", "block"]
     with pytest.raises(PackError, match=r"neuron2.*planes"):
         Engine(odd, kernels={"neuron2": "planes"})
 

@@ -58,7 +58,7 @@ def test_every_kernel_and_node_is_met() -> None:
     by_rows = {"vector", "event_bits", "event_rows", "dense_rows"}
     # Static counting is chosen by its price, which may be too high here; it is forced above.
     assert {k for t, k in kernels if t == "Conv"} - {"static_bits"} == by_rows | bytes_too
-    assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "vector", "rows", "planes"}
+    assert {k for t, k in kernels if t == "Neuron"} == {"scalar", "vector", "rows", "planes", "block"}
     assert {k for t, k in kernels if t == "Pool"} == {"packed", "vector"}
 
 

@@ -1,0 +1,3 @@
+// Block kernels for any processor.
+#define PJ_BLOCK kBlockGeneric
+#include "block_impl.inl"
