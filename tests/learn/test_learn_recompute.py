@@ -15,6 +15,7 @@ from picojoule.core.errors import CausalityError, ConfigError
 from picojoule.layers.blocks import ConvNormNeuron
 from picojoule.layers.drop import Dropout
 from picojoule.learn import Trainer, blocks_of, checkpoint_
+from picojoule.learn.recompute import _Kept
 from picojoule.models import create_model, list_models
 from picojoule.neurons import LIF, PLIF, PSN
 
@@ -33,6 +34,15 @@ class Recurrent(nn.Module):
         a = self.shared(2 * self.one(self.entry(x)))
         b = self.shared(3 * self.two(self.drop(a)))
         return self.readout(self.head(self.plif(a + 2 * b)))
+
+
+def _streams(name: str) -> bool:
+    """Whether "time" takes the model: no module looks ahead."""
+    try:
+        timeline.stream(create_model(name))
+    except CausalityError:
+        return False
+    return True
 
 
 def passed(model: nn.Module, x: torch.Tensor) -> tuple[list[torch.Tensor], int]:
@@ -103,6 +113,59 @@ def test_time_mode_keeps_dropout_masks_and_little_memory():
     assert less < 0.5 * much
 
 
+STREAMING = [name for name in list_models("*", tiny=True) if _streams(name)]
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_time_mode_while_batchnorm_trains(name):
+    """Block by block: outputs, gradients, running statistics and random numbers bit for bit."""
+    torch.manual_seed(0)
+    plain = create_model(name, T=3)
+    other, x = checkpoint_(copy.deepcopy(plain), "time"), torch.rand(5, 1, 8, 8)
+    for _ in range(2):
+        (want, much), (got, less) = passed(plain, x), passed(other, x)
+        assert all(torch.equal(a, b) for a, b in zip(want, got))
+        assert less < 0.7 * much
+
+
+def test_time_mode_changes_its_way_with_batchnorm():
+    """Chunks in eval mode, blocks in training mode; both the plain model's gradients."""
+    torch.manual_seed(0)
+    plain = create_model("spiking_vgg_tiny", T=5).double()
+    other, x = checkpoint_(copy.deepcopy(plain), "time", steps=2), torch.rand(3, 1, 8, 8).double()
+    for training in (True, False, True):
+        plain.train(training), other.train(training)
+        for a, b in zip(passed(plain, x)[0], passed(other, x)[0]):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_spikes_between_blocks_are_kept_as_bits():
+    """What is kept grows with T by about a bit a spike, not by 32."""
+
+    def kept(mode: str, T: int) -> int:
+        model = checkpoint_(create_model("spiking_vgg_tiny", T=T), mode)
+        return passed(model, torch.rand(16, 1, 16, 16))[1]
+
+    assert kept("time", 8) - kept("time", 4) < 0.1 * (kept("none", 8) - kept("none", 4))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("shape", [(4, 16, 8, 8), (9, 13, 7, 6), (8, 1000)])
+def test_kept_spikes_come_back_bit_for_bit(shape, scale, order):
+    if len(shape) == 2 and order is torch.channels_last:
+        pytest.skip("two axes have one order")
+    torch.manual_seed(0)
+    x = (scale * (torch.rand(shape) < 0.2)).contiguous(memory_format=order)
+    kept = _Kept.of(x)
+    assert kept.data.numel() * kept.data.element_size() < x.numel() / 4
+    again = kept.back(kept.data)
+    assert torch.equal(again, x)
+    assert again.stride() == x.stride()
+    for other in (torch.randn(64, 64), x.double(), x[:, ::2]):
+        assert _Kept.of(other).data is other
+
+
 def test_empty_batch_and_eval():
     model = checkpoint_(create_model("spiking_vgg_tiny").eval(), "block")
     assert model(torch.rand(0, 1, 8, 8)).shape == (0, 10)
@@ -126,8 +189,9 @@ def test_modes_undo_copy_and_pickle():
 
 def test_refusals():
     model = create_model("spiking_vgg_tiny")
-    with pytest.raises(ConfigError, match=r"features\.0\.norm.*takes its statistics over all T"):
-        checkpoint_(model, "time")
+    loose = nn.Sequential(timeline.Entry(4), nn.Linear(2, 2), nn.BatchNorm1d(2), LIF(4))
+    with pytest.raises(ConfigError, match=r"BatchNorm \(2\) takes its statistics over all T.*has none"):
+        checkpoint_(loose, "time")
     with pytest.raises(ConfigError, match="one of none, block, time"):
         checkpoint_(model, "blocks")
     with pytest.raises(ConfigError, match="no module matches"):
@@ -140,16 +204,17 @@ def test_refusals():
         checkpoint_(nn.Sequential(nn.Linear(2, 2), PSN(4)), "time")
     with pytest.raises(ConfigError, match='"max" divides'):
         checkpoint_(Recurrent(4, readout="max"), "time")(torch.rand(2, 4, 6))
-    frozen = checkpoint_(model.eval(), "time")
+    frozen = checkpoint_(loose.eval(), "time")
     frozen.train()
     with pytest.raises(ConfigError, match="BatchNorm"):
-        frozen(torch.rand(2, 1, 8, 8))
+        frozen(torch.rand(3, 2))
 
 
 def test_recipe_runs_the_same_with_and_without(tmp_path):
     found = []
-    for mode in ("none", "block"):
+    for mode in ("none", "block", "time"):
         trainer = Trainer(digits_recipe(epochs=1, checkpoint=mode), tmp_path / mode, quiet=True)
         found.append((trainer.fit().history, trainer.raw.state_dict()))
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(a, b) for a, b in zip(found[0][1].values(), found[1][1].values()))
+    for history, state in found[1:]:
+        assert found[0][0] == history
+        assert all(torch.equal(a, b) for a, b in zip(found[0][1].values(), state.values()))

@@ -3,6 +3,11 @@
 block   keeps the input of every block; the inside of one block at a time is computed again
 time    splits T into chunks and keeps the neurons' states between them; one chunk at a time is computed
         again, so that memory grows with the chunk, not with T
+
+Inputs that are spikes are kept as bits. Where BatchNorm takes statistics over all T steps, no order of chunks
+is exact in one sweep: the gradient that leaves a norm needs two sums over all steps of the gradient that
+enters it, so that every chunk must have gone back to that norm before any goes further, norm after norm.
+"time" then goes block by block, and what it keeps grows with T by one bit a spike.
 """
 
 from __future__ import annotations
@@ -12,19 +17,23 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from picojoule import timeline
 from picojoule.core.errors import ConfigError
-from picojoule.neurons import Neuron
+from picojoule.layers.event_bits import AVAILABLE, Bits, pack
+from picojoule.neurons import Neuron, leaky_native
 
 MODES = ("none", "block", "time")
 _SYNAPSES = (nn.Linear, nn.modules.conv._ConvNd)
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
+_POOLS = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd)  # torch keeps their whole input
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -43,10 +52,10 @@ def checkpoint_(
         blocks: "block" only: shell patterns of the module paths to recompute, e.g. ("stages.*.*",); empty
             takes those of `blocks_of`.
         steps: "time" only: steps of a chunk, >= 1; None takes ceil(sqrt(T)), where states between
-            chunks and the inside of a chunk weigh the same.
+            chunks and the inside of a chunk weigh the same. Without effect while BatchNorm trains: its
+            statistics over all T steps no chunk knows, and the blocks are computed again one by one.
     Raises:
-        ConfigError: unknown mode; no block found; BatchNorm in training mode with "time", whose statistics
-            over all T steps no chunk knows.
+        ConfigError: unknown mode; no block found, also by "time" while BatchNorm trains.
         CausalityError: "time" on a module that looks at future steps.
     """
     if mode not in MODES:
@@ -65,7 +74,12 @@ def checkpoint_(
             )
     elif mode == "time":
         timeline.stream(model)  # refuses modules that look ahead, by name
-        _refuse_norms(model)
+        if any(isinstance(m, _NORMS) for m in model.modules()):
+            chosen = [m for _, m in blocks_of(model)]  # a stream runs them plainly
+            if not chosen:
+                _refuse_norms(model)
+            inside = {m for block in chosen for m in block.modules()}
+            chosen += [m for m in model.modules() if isinstance(m, _POOLS) and m not in inside]
     for module in model.modules():
         plain = getattr(type(module), "plain", None)
         if plain is not None and issubclass(type(module), _Checkpointed):
@@ -123,9 +137,10 @@ def _refuse_norms(model: nn.Module) -> None:
     if norms:
         more = " ..." if len(norms) > 3 else ""
         raise ConfigError(
-            f'checkpoint "time" runs a few steps at once, but BatchNorm ({", ".join(norms[:3])}{more}) takes '
-            'its statistics over all T steps in training mode; use "block", LayerNorm or GroupNorm, or put '
-            "these modules in eval mode"
+            f'checkpoint "time": BatchNorm ({", ".join(norms[:3])}{more}) takes its statistics over all T '
+            "steps in training mode, so that blocks are computed again instead of chunks, and this model has "
+            "none (modules of classes of your own with a synaptic layer and a neuron); use LayerNorm or "
+            "GroupNorm, or put these modules in eval mode"
         )
 
 
@@ -165,7 +180,10 @@ class _TimeMode(_Checkpointed):
     def forward(self, *args: Any) -> Any:
         if _plainly():
             return super().forward(*args)  # type: ignore[misc]
-        _refuse_norms(self)  # type: ignore[arg-type]
+        if any(isinstance(m, _NORMS) and m.training for m in self.modules()):  # type: ignore[attr-defined]
+            if not any(isinstance(m, _BlockMode) for m in self.modules()):  # type: ignore[attr-defined]
+                _refuse_norms(self)  # type: ignore[arg-type]
+            return super().forward(*args)  # type: ignore[misc]
         return _by_time(self, args, self.__dict__["checkpoint_steps"])  # type: ignore[arg-type]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -245,12 +263,45 @@ class _Call:
                     norm.track_running_stats = True
 
 
+class _Kept:
+    """An input between the passes: spikes as bits, anything else as it is; both come back bit for bit."""
+
+    LEAST = 4096  # values worth packing
+
+    def __init__(self, data: Tensor | None, bits: Bits | None = None, like: Any = None) -> None:
+        self.data, self.bits, self.like = data, bits, like
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Kept:
+        """x, packed where it is float32 on the CPU, large, without holes, and holds spikes."""
+        flat = x.detach()
+        if not AVAILABLE or type(x) is not Tensor or x.dtype != torch.float32 or x.device.type != "cpu":
+            return cls(x)
+        if x.numel() < cls.LEAST or not leaky_native._dense(flat) or _get_current_dispatch_mode() is not None:
+            return cls(x)
+        width = 64 if x.numel() % 64 == 0 else x.numel()
+        bits = pack(flat.as_strided((x.numel() // width, width, 1, 1), (width, 1, 1, 1)))
+        if bits is None or bits.data.numel() > x.numel():
+            return cls(x)
+        return cls(bits.data, replace(bits, data=bits.data[:0]), (x.shape, x.stride()))
+
+    def back(self, data: Tensor) -> Tensor:
+        """The input again, from what autograd kept."""
+        if self.bits is None:
+            return data
+        flat = replace(self.bits, data=data).unpack()
+        return flat.as_strided(*self.like)
+
+
 class _Recompute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
         ctx.call, ctx.count = call, len(call.places)
         inputs = tensors[: ctx.count]
-        ctx.save_for_backward(*inputs)
+        ctx.kept = [_Kept.of(t) for t in inputs]
+        ctx.save_for_backward(*(k.data for k in ctx.kept))
+        for k in ctx.kept:
+            k.data = None  # autograd keeps it
         ctx.wants = ctx.needs_input_grad[1 : 1 + ctx.count]
         out = call(inputs)
         # An output that is an input unchanged would lose its own history.
@@ -262,7 +313,10 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call = ctx.call
-        inputs = [t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, ctx.wants)]
+        inputs = [
+            kept.back(t).detach().requires_grad_(w)
+            for kept, t, w in zip(ctx.kept, ctx.saved_tensors, ctx.wants)
+        ]
         with call.again():
             out = call(inputs)
         pairs = [(o, g) for o, g in zip(out, grads) if g is not None and o.requires_grad]

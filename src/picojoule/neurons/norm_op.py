@@ -159,6 +159,8 @@ norm_op.register_autograd(_backward, setup_context=_setup)
 def norm_compiled(norm: Any, neuron: Any, x: Tensor, added: Tensor | None) -> Tensor:
     """neuron(norm(x) + added) through the operators, with the running statistics that the module keeps."""
     from_batch = norm.training or norm.running_mean is None
+    mean: Any
+    variance: Any
     with torch.no_grad():
         if from_batch:
             statistics = moments_op(x.detach())
