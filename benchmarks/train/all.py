@@ -35,7 +35,7 @@ SECTIONS: dict[str, list[str]] = {
     "event_limits": [],
     "whole_step": ["--compile", "vgg11"],
     "scaling": [],
-    "estimate": [],
+    "estimate": ["--rounds", "1"],
     "time_to_accuracy": ["--threads", "2"],
     "table": [],
 }

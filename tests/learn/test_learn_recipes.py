@@ -26,6 +26,6 @@ def test_recipe_takes_steps_in_two_processes(tmp_path, name):
         values = recipe.to_dict()
         values["train"]["parallel"] = kind
         jobs += [job(tmp_path / kind, values, stop_after=steps, resume=steps > 1) for steps in (1, 2)]
-    launch(runs, tmp_path / "group", jobs)
+    launch(runs, tmp_path / "group", jobs, seconds=900)  # the larger sets take a while to load
     for kind in ("ddp", "fsdp2"):
         assert (place(tmp_path / kind)["step"], place(tmp_path / kind)["seen"]) == (2, 16)

@@ -32,15 +32,19 @@ def _enter(job: Callable[..., None], rank: int, world: int, folder: str, args: t
     os._exit(0)
 
 
-def launch(job: Callable[..., None], folder: Path, *args: Any, world: int = 2) -> None:
-    """Run job(rank, world, *args) in `world` processes of one gloo group; all have to end well."""
+def launch(job: Callable[..., None], folder: Path, *args: Any, world: int = 2, seconds: float = 300) -> None:
+    """Run job(rank, world, *args) in `world` processes of one gloo group; all have to end well, in time."""
     folder.mkdir(parents=True)
     procs = [FORKS.Process(target=_enter, args=(job, r, world, str(folder), args)) for r in range(world)]
     for p in procs:
         p.start()
-    for p in procs:
-        p.join(300)
+    late = []
+    for rank, p in enumerate(procs):
+        p.join(seconds)
         if p.exitcode is None:
+            late.append(rank)
             p.kill()
-    told = [f"{file.name}: {file.read_text()}" for file in sorted(folder.glob("error-*.txt"))]
+            p.join()
+    told = [f"process {rank} was killed after {seconds:g} s" for rank in late]
+    told += [f"{file.name}: {file.read_text()}" for file in sorted(folder.glob("error-*.txt"))]
     assert all(p.exitcode == 0 for p in procs), "\n".join(told) or [p.exitcode for p in procs]
