@@ -142,6 +142,7 @@ struct FastJob {
     int16_t* image = nullptr;
     int64_t step = 0, piece = 0;  // elements from step to step and from piece to piece
     int pieces = 1;
+    bool wide = false;  // sums pass 32 bits, those of one piece do not
     int64_t skip[3] = {1, 1, 1};
   } words;
   int64_t in_channel_stride = 0, in_pixel_stride = 0;  // dense

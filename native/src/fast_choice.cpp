@@ -78,6 +78,13 @@ static bool padded_image(const Window& w) {
   return true;
 }
 
+// Inputs in two pieces whose sums fit 32 bits each (fast_words.inl).
+static bool fits_in_pieces(const NodeDef& node, const NodeDef& input, const WeightFacts& facts) {
+  const Ints bias = node.tensor("bias") ? node.tensor("bias")->values() : Ints{0};
+  const bool small = std::all_of(bias.begin(), bias.end(), [](int64_t b) { return b > -(int64_t{1} << 31) && b < int64_t{1} << 31; });
+  return small && magnitude(input.kind) > 32768 && fits32(facts.sum_bound / magnitude(input.kind) * 32768);
+}
+
 std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel) {
   if (kernel == Synapse::scalar) return "";
   const Window w = window_of(node, input);
@@ -85,7 +92,8 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   if (kernel == Synapse::depth_bits && (!depthwise || node.type != "Conv")) return "it is not depthwise";
   if (kernel != Synapse::depth_bits && w.groups != 1) return "it has groups";
   // Sums wrap, so that a result of up to 32 bits is right whatever lies between.
-  if (!fits32(facts.total_bound) && node.kind.storage() == Dtype::i64) return "its sums pass 32 bits";
+  const bool pieces = kernel == Synapse::dense_rows && fits_in_pieces(node, input, facts);
+  if (!fits32(facts.total_bound) && node.kind.storage() == Dtype::i64 && !pieces) return "its sums pass 32 bits";
   const Kind& kind = input.kind;
   if (kernel == Synapse::dense_bytes) {
     if (kind.storage() != Dtype::i8) return "its input passes 8 bits";

@@ -32,7 +32,7 @@ class FastOp : public Op {
         window_(window_of(synapse, input)), facts_(synapse, input),
         weight_(synapse.need("weight").values()) {
     shape(synapse, input);
-    if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind);
+    if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind, synapse.kind.storage() == Dtype::i64);
     else if (plan.kernel == Synapse::event_rows) byte_weights();
     else if (plan.kernel == Synapse::depth_bits) depth_weights();
     else if (plan.kernel != Synapse::dense_bytes) bit_weights();
@@ -178,8 +178,9 @@ class FastOp : public Op {
     }
   }
 
-  void dense_weights(const Kind& kind) {
+  void dense_weights(const Kind& kind, bool wide) {
     set_words(job_, kind);
+    job_.words.wide = !fits32(facts_.total_bound) && wide;
     pairs_ = std::make_unique<const PairLayout>(job_, [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); });
     pairs_->use(job_);
   }

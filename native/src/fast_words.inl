@@ -58,14 +58,14 @@ void lay_words(const FastJob& job, int64_t begin, int64_t end) {
   }
 }
 
-// Sums of 8 N channels of M pixels; two products share a lane of 32 bits.
+// Sums of 8 N channels of M pixels over pieces [begin, end); two products share a lane of 32 bits.
 template <int M, int N>
-void multiply_words(const FastJob& job, const int16_t* const* window, int64_t channel, int32_t* sums) {
+void multiply_words(const FastJob& job, const int16_t* const* window, int64_t channel, int begin, int end, int32_t* sums) {
   const FastWeights& w = job.weights;
   const int64_t padded = job.shape.padded;
   V32 acc[M][N] = {};
-  for (int piece = job.words.pieces; piece-- > 0;) {
-    if (piece + 1 < job.words.pieces)
+  for (int piece = end; piece-- > begin;) {
+    if (piece + 1 < end)
       for (int m = 0; m < M; ++m)
         for (int j = 0; j < N; ++j) acc[m][j] <<= 15;
     const int16_t* row = w.pairs + channel * 2;
@@ -88,6 +88,19 @@ void multiply_words(const FastJob& job, const int16_t* const* window, int64_t ch
 }
 
 template <int M>
+void sums_of_words(const FastJob& job, const int16_t* const* window, int begin, int end, int32_t* sums) {
+  int64_t c = 0;
+  for (; c + 8 < job.shape.out_channels; c += 16) multiply_words<M, 2>(job, window, c, begin, end, sums);
+  if (c < job.shape.out_channels) multiply_words<M, 1>(job, window, c, begin, end, sums);
+}
+
+// Sums beyond 32 bits: those of the pieces fit, and meet in 64.
+void put_wide(const Epilogue& e, int64_t t, int64_t p, const int32_t* low, const int32_t* high, int64_t channels) {
+  int64_t* to = reinterpret_cast<int64_t*>(e.out + t * e.out_row_bytes) + p * e.pixel_stride;
+  for (int64_t c = 0; c < channels; ++c) to[c * e.channel_stride] = (static_cast<int64_t>(high[c]) << 15) + low[c] + e.bias[c];
+}
+
+template <int M>
 void pixels_of_words(const FastJob& job, int64_t p, Walk& walk, const Work& w) {
   const int64_t padded = job.shape.padded;
   int64_t corner[M];
@@ -97,9 +110,12 @@ void pixels_of_words(const FastJob& job, int64_t p, Walk& walk, const Work& w) {
     if (t == 0 || job.in_row_bytes) {
       const int16_t* window[M];
       for (int m = 0; m < M; ++m) window[m] = job.words.image + t * job.words.step + corner[m];
-      int64_t c = 0;
-      for (; c + 8 < job.shape.out_channels; c += 16) multiply_words<M, 2>(job, window, c, w.sums);
-      if (c < job.shape.out_channels) multiply_words<M, 1>(job, window, c, w.sums);
+      sums_of_words<M>(job, window, 0, job.words.wide ? 1 : job.words.pieces, w.sums);
+      if (job.words.wide) sums_of_words<M>(job, window, 1, 2, w.v);
+    }
+    if (job.words.wide) {
+      for (int m = 0; m < M; ++m) put_wide(job.end, t, p + m, w.sums + m * padded, w.v + m * padded, job.shape.out_channels);
+      continue;
     }
     finish_group(job, t, p, M, w, padded);
   }
