@@ -37,6 +37,69 @@ constexpr int kWidth = 16;
   std::memcpy(out, all, sizeof all);
 }
 
+#if defined(__AVX512F__)
+// The same of 512 bits: several weight planes, or 512 outputs.
+struct WideRows {
+  using Vector = Wide;
+  const uint8_t* base;
+  const uint32_t* list;
+  Wide at(int64_t i) const {
+    Wide x;
+    std::memcpy(&x, base + list[i], sizeof x);
+    return x;
+  }
+};
+
+[[gnu::noinline]] void count_wide(const WideRows& rows, int64_t n, Wide* out) {
+  Wide ones{}, twos{}, fours{}, eights{}, sixteens{}, high[3] = {};
+  for (int64_t i = 0; i + 32 <= n; i += 32) {
+    REGION_BEGIN("wide");
+    const Wide a = add_sixteen(rows, i, ones, twos, fours, eights), b = add_sixteen(rows, i + 16, ones, twos, fours, eights);
+    Wide carry;
+    full_add(carry, sixteens, sixteens, a, b);
+    ripple<3>(high, carry);
+    REGION_END("wide");
+  }
+  const Wide all[] = {ones, twos, fours, eights, sixteens, high[0], high[1], high[2]};
+  std::memcpy(out, all, sizeof all);
+}
+#endif
+
+#if defined(__AVX512VNNI__)
+// dense_bytes: four inputs of eight windows with 32 outputs a turn.
+[[gnu::noinline]] void multiply(const uint8_t* const* window, const int8_t* row, int64_t n, __m512i* out) {
+  __m512i acc[8][2] = {};
+  for (int64_t i = 0; i < n; i += 4, row += 128) {
+    REGION_BEGIN("products");
+    const __m512i low = _mm512_loadu_si512(row), high = _mm512_loadu_si512(row + 64);
+    for (int m = 0; m < 8; ++m) {
+      int32_t four;
+      std::memcpy(&four, window[m] + i, 4);
+      const __m512i quad = _mm512_set1_epi32(four);
+      acc[m][0] = _mm512_dpbusd_epi32(acc[m][0], quad, low);
+      acc[m][1] = _mm512_dpbusd_epi32(acc[m][1], quad, high);
+    }
+    REGION_END("products");
+  }
+  std::memcpy(out, acc, sizeof acc);
+}
+#endif
+
+// event_rows: the int8 row of 128 outputs a turn, kept as sums of 16-bit lanes and of their high bytes.
+[[gnu::noinline]] void add_bytes(const int8_t* rows, const uint32_t* list, int64_t n, V16* out) {
+  V16 all[4] = {}, top[4] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    REGION_BEGIN("bytes");
+    for (int j = 0; j < 4; ++j) {
+      const V16 row = (V16)load(rows + list[i] + 32 * j);
+      all[j] += row, top[j] += row >> 8;
+    }
+    REGION_END("bytes");
+  }
+  std::memcpy(out, all, sizeof all);
+  std::memcpy(out + 4, top, sizeof top);
+}
+
 // 16 entries a turn.
 [[gnu::noinline]] void move_entries(uint32_t* to, const uint32_t* from, int64_t n, uint32_t by) {
   for (int64_t i = 0; i < n; i += 16) {
@@ -105,8 +168,35 @@ int main(int count, char** words) {
     const double moving = best([&](int i) {
       move_entries(to.data(), lists[i % kLists].data(), static_cast<int64_t>(lists[i % kLists].size()), 32);
     }, kLists);
-    std::printf("{\"table_bytes\": %lld, \"ghz\": %.3f, \"count_ns\": %.4f, \"list_ns\": %.4f}\n", static_cast<long long>(table.size()),
+    std::printf("{\"table_bytes\": %lld, \"ghz\": %.3f, \"count_ns\": %.4f, \"list_ns\": %.4f", static_cast<long long>(table.size()),
                 ghz(), counting / (rows / kLists), moving / (entries / kLists));
+    // Rows of 64 and 128 bytes: a strip of 512 bits, and 128 outputs of 8 bits.
+    std::vector<uint8_t> large((k + 1) * 128 + 64);
+    for (auto& b : large) b = static_cast<uint8_t>(dice());
+    std::vector<std::vector<uint32_t>> twice = lists, fourfold = lists;
+    for (int i = 0; i < kLists; ++i)
+      for (size_t j = 0; j < lists[i].size(); ++j) twice[i][j] *= 2, fourfold[i][j] *= 4;
+    alignas(64) V16 sums[8];
+    const double adding = best([&](int i) {
+      add_bytes(reinterpret_cast<const int8_t*>(large.data()), fourfold[i % kLists].data(), static_cast<int64_t>(lists[i % kLists].size()), sums);
+    }, kLists);
+    std::printf(", \"bytes_ns\": %.4f", adding / (rows / kLists));
+#if defined(__AVX512F__)
+    alignas(64) Wide wide[8];
+    const double widely = best([&](int i) {
+      count_wide(WideRows{large.data() + (64 - reinterpret_cast<uintptr_t>(large.data()) % 64) % 64, twice[i % kLists].data()},
+                 static_cast<int64_t>(lists[i % kLists].size()), wide);
+    }, kLists);
+    std::printf(", \"wide_ns\": %.4f", widely / (rows / kLists));
+#endif
+#if defined(__AVX512VNNI__)
+    alignas(64) __m512i products[16];
+    const uint8_t* window[8];
+    for (int m = 0; m < 8; ++m) window[m] = large.data() + m * 64;
+    const double multiplying = best([&](int) { multiply(window, reinterpret_cast<const int8_t*>(large.data()), k, products); }, kLists);
+    std::printf(", \"products_ns\": %.4f", multiplying / (static_cast<double>(k) / 4));
+#endif
+    std::printf("}\n");
   }
   Epilogue e;
   e.leak = e.resets_to_zero = true;

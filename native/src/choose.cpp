@@ -191,6 +191,15 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
       choice.synapse = choice.plan.kernel = kernel;
       choice.why = kMeasured;
     }
+  const double usual = choice.rate < 0 ? kUsualRate : choice.rate;
+  // Of many planes, the set bits of all weights outnumber the bytes: dense bytes take what comes often, whole nodes at
+  // a time, since membranes in bit-planes do not become integers between samples.
+  if (!measured && !planes && choice.synapse == Synapse::event_bits && facts.planes() > 3 && multiplies_bytes(options.isa)) {
+    if (usual <= planes_boundary(node, input, facts, options.isa) || !refuse(node, input, facts, Synapse::dense_bytes).empty()) return;
+    choice.synapse = choice.plan.kernel = Synapse::dense_bytes;
+    choice.why = "by kinds, bits and rate";
+    return;
+  }
   const bool bits = counts_bits(choice.synapse);
   const Synapse events = bits ? Synapse::event_bits : Synapse::event_rows, steady = bits ? Synapse::static_bits : Synapse::dense_bytes;
   if (choice.synapse != events && (choice.synapse != steady || !(bits || measured))) return;
@@ -203,7 +212,7 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
                                  : dense_boundary(node, input, facts, options.isa);
   if (boundary < 1) choice.plan = {events, steady, boundary};
   if (measured) return;
-  choice.synapse = (choice.rate < 0 ? kUsualRate : choice.rate) > boundary ? steady : events;
+  choice.synapse = usual > boundary ? steady : events;
   choice.why = choice.rate < 0 ? "by kinds and bits, rate unknown" : "by kinds, bits and rate";
 }
 

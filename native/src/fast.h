@@ -42,19 +42,24 @@ struct FastWeights {
   // Offset of the row that an event adds: channel * channel_step + x * pixel_step + kernel row * slice_step +
   // first x of the window * window_step + window_base, modulo 2^32 (step by step for taps that lie apart: tap_step).
   uint32_t channel_step = 0, pixel_step = 0, slice_step = 0, window_step = 0, window_base = 0, tap_step = 0;
-  // Bit-planes of the weights. Those of one row and 256 outputs lie side by side, so that a row fills whole lines of
-  // the caches and its later planes are found in the first.
-  int planes = 1;
-  bool strips = false;         // counted several planes a vector (fast_strips.inl)
-  int64_t plane_bytes = 0, block_bytes = 0;  // from one bit-plane to the next, and to the next 256 outputs
+  int planes = 1;              // bit-planes of the weights
+  int64_t plane_bytes = 0;     // from one bit-plane to the next
+  // Strips: the planes of a row, those of 256 outputs after the other, cut into pieces of a vector; the pieces of all
+  // rows lie together (fast_strips.inl). 0: planes lie apart.
+  int strips = 0;
+  int64_t strip_width = 32, strip_bytes = 0;  // of a piece, and from one strip to the next
   // Where the row of one tap and channel begins.
   int64_t row_of(const FastShape& s, int64_t tap, int64_t channel) const {
     if (!shared) return (tap * s.channels + channel) * row_bytes;
-    const int64_t first = tap / s.kernel[2] * s.channels + channel;
-    return first * channel_step + (s.kernel[2] + lists - 2 - tap % s.kernel[2]) * row_bytes;
+    const int64_t slots = s.kernel[2] + 2 * lists - 2;
+    return ((tap / s.kernel[2] * s.channels + channel) * slots + slots - lists - tap % s.kernel[2]) * row_bytes;
   }
   // Where in it the bit of one output lies.
-  int64_t byte_of(int plane, int64_t output) const { return output / 256 * block_bytes + plane * plane_bytes + output % 256 / 8; }
+  int64_t byte_of(int plane, int64_t output) const {
+    if (!strips || shared) return plane * plane_bytes + output / 8;
+    const int64_t at = (output / 256 * planes + plane) * (32 / lists) + output % 256 / 8;
+    return at / strip_width * strip_bytes + at % strip_width;
+  }
   uint32_t negative = 0;       // offset of the rows that negative spikes add
   uint32_t zero = 0;           // offset of a row of zeros
   int double_shift = 0;        // 1: weights are -1 and +1, the sum is twice the count less the events

@@ -4,33 +4,9 @@
 
 namespace {
 
-// Counts of block b over all weight and spike planes, from Rowed of the lists of a group.
-template <int Rowed, int Lists>
-int total_of_rows(const FastJob& job, const Work& w, const int64_t* lengths, int64_t block, V* out) {
-  const FastWeights& weights = job.weights;
-  if constexpr (Rowed == Lists)
-    if (weights.strips) return total_of_strips<Lists>(job, w, lengths, block, out);
-  const int spike_planes = job.in_ternary ? 1 : job.in_planes;
-  int planes = 0;
-  for (int j = 0; j < weights.planes; ++j)
-    for (int q = 0; q < spike_planes; ++q) {
-      Rows<Rowed> rows;
-      rows.base = weights.rows + j * weights.plane_bytes + block * weights.block_bytes;
-      for (int l = 0; l < Rowed; ++l) rows.list[l] = w.lists + (q * Lists + l) * w.capacity;
-      if (j == 0 && q == 0) {
-        planes = count(rows, lengths[q], out);
-        continue;
-      }
-      V term[kMaxPlanes];
-      const int n = count(rows, lengths[q], term);
-      planes = add_shifted(out, planes, term, n, j + q);
-    }
-  return planes;
-}
-
-// Where the pixels of a group look: the slices of one window when they share it, else of each.
-template <int Lists, bool Shared>
-struct Group {
+// A group of pixels whose windows lie apart, of one or few weight planes.
+template <int Lists>
+struct JoinedGroup {
   static constexpr int kLists = Lists;
   const FastJob& job;
   const Work& w;
@@ -38,7 +14,7 @@ struct Group {
 
   void look(int64_t p) {
     live = least(Lists, job.shape.pixels_out - p);
-    for (int64_t l = 0; l < (Shared ? 1 : live); ++l) slices[l] = window_slices(job, p + l, w.slices + l * job.shape.taps);
+    for (int64_t l = 0; l < live; ++l) slices[l] = window_slices(job, p + l, w.slices + l * job.shape.taps);
   }
 
   // Lists of the group in every spike plane, padded alike; `offset` gets what each pixel subtracts.
@@ -49,33 +25,46 @@ struct Group {
     for (int q = 0; q < spike_planes; ++q) {
       int64_t n[Lists] = {};
       lengths[q] = 0;
-      for (int64_t l = 0; l < (Shared ? 1 : live); ++l) {
+      for (int64_t l = 0; l < live; ++l) {
         uint32_t* to = w.lists + (q * Lists + l) * w.capacity;
         const Slice* from = w.slices + l * job.shape.taps;
         n[l] = window_list(job, t, q, from, slices[l], chunks, 0, to);
-        if (!Shared) offset[l] += weights.offset_positive * (n[l] << q);
+        offset[l] += weights.offset_positive * (n[l] << q);
         if (job.in_ternary) {
           const int64_t more = window_list(job, t, 1, from, slices[l], chunks, weights.negative, to + n[l]);
-          if (!Shared) offset[l] += weights.offset_negative * more;
+          offset[l] += weights.offset_negative * more;
           n[l] += more;
         }
         lengths[q] = most(lengths[q], n[l]);
       }
-      if (Shared)
-        for (int l = 0; l < Lists; ++l) {
-          offset[l] += weights.offset_positive * (window_count(job, t, q, w.slices, slices[0], l) << q);
-          if (job.in_ternary) offset[l] += weights.offset_negative * window_count(job, t, 1, w.slices, slices[0], l);
-        }
       lengths[q] = (lengths[q] + 7) / 8 * 8;
-      for (int l = 0; l < (Shared ? 1 : Lists); ++l) {
+      for (int l = 0; l < Lists; ++l) {
         uint32_t* to = w.lists + (q * Lists + l) * w.capacity;
         for (int64_t i = n[l]; i < lengths[q]; ++i) to[i] = weights.zero;
       }
     }
   }
 
-  // Counts of block b over all weight and spike planes; returns their number.
-  int total(int64_t b, V* out) const { return total_of_rows<Shared ? 1 : Lists, Lists>(job, w, lengths, b, out); }
+  // Counts of block b, the only one, over all weight and spike planes; returns their number.
+  int total(int64_t, V* out) const {
+    const FastWeights& weights = job.weights;
+    const int spike_planes = job.in_ternary ? 1 : job.in_planes;
+    int planes = 0;
+    for (int j = 0; j < weights.planes; ++j)
+      for (int q = 0; q < spike_planes; ++q) {
+        Rows<Lists> rows;
+        rows.base = weights.rows + j * weights.plane_bytes;
+        for (int l = 0; l < Lists; ++l) rows.list[l] = w.lists + (q * Lists + l) * w.capacity;
+        if (j == 0 && q == 0) {
+          planes = count(rows, lengths[q], out);
+          continue;
+        }
+        V term[kMaxPlanes];
+        const int n = count(rows, lengths[q], term);
+        planes = add_shifted(out, planes, term, n, j + q);
+      }
+    return planes;
+  }
 };
 
 // Planes of one block to integers, eight planes a byte: sums[lane] = (count << double_shift) - offset. Sums wrap, so
@@ -198,11 +187,13 @@ void finish_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work
 
 void event_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const int lists = job.weights.lists;
-  if (lists == 1) return finish_bits<Group<1, false>>(job, begin, end, work);
+  if (lists == 1) return finish_bits<StripGroup<1, false>>(job, begin, end, work);
   if (job.weights.shared)
-    return lists == 2 ? finish_bits<Group<2, true>>(job, begin, end, work) : finish_bits<Group<4, true>>(job, begin, end, work);
-  if (lists == 2) return finish_bits<Group<2, false>>(job, begin, end, work);
-  finish_bits<Group<4, false>>(job, begin, end, work);
+    return lists == 2 ? finish_bits<StripGroup<2, true>>(job, begin, end, work) : finish_bits<StripGroup<4, true>>(job, begin, end, work);
+  if (job.weights.strips)
+    return lists == 2 ? finish_bits<StripGroup<2, false>>(job, begin, end, work) : finish_bits<StripGroup<4, false>>(job, begin, end, work);
+  if (lists == 2) return finish_bits<JoinedGroup<2>>(job, begin, end, work);
+  finish_bits<JoinedGroup<4>>(job, begin, end, work);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ struct Work {
   uint32_t* lists;   // [in_planes][lists][capacity]
   int64_t capacity;
   Slice* slices;     // [lists][taps]
+  std::byte* states; // counts of strips (fast_strips.inl)
   V* totals;         // [blocks][kMaxPlanes zeros, kMaxPlanes of a sum]
   V* membranes;      // [blocks][width]
   int32_t *sums, *v;
@@ -43,6 +44,8 @@ Work cut(const FastJob& job, std::byte* work, int64_t* bytes) {
   const int64_t channels = most(job.shape.padded, blocks_of(job) * 256) * most(lists, kTogether);
   w.lists = reinterpret_cast<uint32_t*>(take(job.in_planes * lists * w.capacity * 4));
   w.slices = reinterpret_cast<Slice*>(take(lists * job.shape.taps * static_cast<int64_t>(sizeof(Slice))));
+  const int64_t longest = (most_events * (job.in_ternary ? 2 : 1) + 7) / 8 * 8, planes = kLeastPlanes + planes_above(longest);
+  w.states = take(job.weights.strips * job.in_planes * lists * planes * job.weights.strip_width);
   w.totals = reinterpret_cast<V*>(take(blocks_of(job) * 2 * kMaxPlanes * 32));
   w.membranes = reinterpret_cast<V*>(take(blocks_of(job) * job.end.width * 32));
   w.sums = reinterpret_cast<int32_t*>(take(channels * 4));

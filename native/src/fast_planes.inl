@@ -49,6 +49,10 @@ template <class R, class X = typename R::Vector>
   return sixteen;
 }
 
+// Planes of a count: these, and more for lists of a length; lists stay below 2^30 bytes of rows.
+constexpr int kLeastPlanes = 5;
+int planes_above(int64_t n) { return n < 128 ? 2 : n < 256 ? 3 : n < 512 ? 4 : n < 2048 ? 6 : 26; }
+
 // H planes above the sixteens, few enough for registers.
 template <int H, class R, class X = typename R::Vector>
 int count_within(const R& rows, int64_t n, X* out) {
@@ -74,17 +78,18 @@ int count_within(const R& rows, int64_t n, X* out) {
   }
   out[0] = ones, out[1] = twos, out[2] = fours, out[3] = eights, out[4] = sixteens;
   for (int q = 0; q < H; ++q) out[5 + q] = high[q];
-  return 5 + H;
+  return kLeastPlanes + H;
 }
 
 // Counts set bits per lane over n rows, n a multiple of 8; returns planes.
 template <class R, class X = typename R::Vector>
 int count(const R& rows, int64_t n, X* out) {
-  if (n < 128) return count_within<2>(rows, n, out);
-  if (n < 256) return count_within<3>(rows, n, out);
-  if (n < 512) return count_within<4>(rows, n, out);
-  if (n < 2048) return count_within<6>(rows, n, out);
-  return count_within<26>(rows, n, out);  // lists stay below 2^30 bytes of rows
+  const int high = planes_above(n);
+  if (high == 2) return count_within<2>(rows, n, out);
+  if (high == 3) return count_within<3>(rows, n, out);
+  if (high == 4) return count_within<4>(rows, n, out);
+  if (high == 6) return count_within<6>(rows, n, out);
+  return count_within<26>(rows, n, out);
 }
 
 // total += term << shift; returns the new number of planes.

@@ -263,25 +263,26 @@ class FastOp : public Op {
     FastWeights& w = job_.weights;
     w.lists = pixels_together();
     w.planes = facts_.planes();
-    w.strips = w.planes > 1 && 2 * w.planes > w.lists;
+    const bool several = w.lists == 1 || (w.planes > 1 && 2 * w.planes > w.lists);
     // Neighbours that read one window: the taps of a kernel row lie side by side, last first, zeros around them, so
     // that a vector read at tap e holds tap e for the first pixel, e - 1 for the second, and so on.
-    w.shared = !w.strips && w.lists > 1 && s.kernel[2] > 1 && s.stride[2] == 1 && s.dilation[2] == 1 && s.out[2] % w.lists == 0;
-    const int64_t slots = w.shared ? s.kernel[2] + 2 * w.lists - 2 : 1, bytes = 32 / w.lists;
-    w.plane_bytes = slots * bytes;
-    w.block_bytes = w.planes * w.plane_bytes;
-    w.row_bytes = w.shared ? bytes : w.strips ? round_up(blocks() * w.block_bytes, 32) : blocks() * w.block_bytes;
-    if (w.shared) step_by_window();
+    w.shared = !several && w.lists > 1 && s.kernel[2] > 1 && s.stride[2] == 1 && s.dilation[2] == 1 && s.out[2] % w.lists == 0;
+    const int64_t bytes = blocks() * w.planes * (32 / w.lists);  // of all planes of a row
+    w.strip_width = several && bytes > 32 ? 64 : 32;
+    w.strips = static_cast<int>(several ? (bytes + w.strip_width - 1) / w.strip_width : w.shared ? w.planes : 0);
+    w.row_bytes = several ? w.strip_width : 32 / w.lists;
+    const int64_t slots = w.shared ? s.kernel[2] + 2 * w.lists - 2 : 1;
+    if (w.shared) step_by_window(slots);
     else step_by_pixel();
     const int64_t low = facts_.signs ? -1 : facts_.low, high = facts_.signs ? 1 : facts_.high;
     w.double_shift = facts_.signs ? 1 : 0;
     w.offset_positive = facts_.signs ? 1 : -low;
     w.offset_negative = facts_.signs ? 1 : high;
-    const int64_t k = s.taps * s.channels, all = w.shared ? k / s.kernel[2] * w.channel_step : k * w.row_bytes;
-    const int64_t gap = round_up(std::max(w.row_bytes, w.block_bytes) + 32, 64);  // a row of zeros, and what a vector reads past it
+    const int64_t k = s.taps * s.channels, all = (w.shared ? k / s.kernel[2] * slots : k) * w.row_bytes;
     w.zero = static_cast<uint32_t>(all);
-    w.negative = static_cast<uint32_t>(all + gap);
-    rows_.assign((job_.in_ternary ? 2 : 1) * (all + gap), 0);
+    w.negative = static_cast<uint32_t>(all + 64);  // a row of zeros between
+    w.strip_bytes = w.plane_bytes = round_up(job_.in_ternary ? w.negative + all : all, 64) + 64;
+    rows_.assign((several ? w.strips : w.planes) * w.strip_bytes, 0);
     for (int64_t o = 0; o < s.out_channels; ++o)
       for (int64_t i = 0; i < k; ++i) {
         const int64_t code = weight(o, i / s.channels, i % s.channels);
@@ -300,12 +301,12 @@ class FastOp : public Op {
     w.channel_step = row, w.pixel_step = w.tap_step = tap, w.window_step = 0 - tap;
     w.slice_step = tap * static_cast<uint32_t>(job_.shape.kernel[2]);
   }
-  // An event at tap e of the window starts at slot kernel + lists - 2 - e.
-  void step_by_window() {
+  // `slots` rows of a kernel row and channel; an event at tap e of the window starts at slot kernel + lists - 2 - e.
+  void step_by_window(int64_t slots) {
     FastWeights& w = job_.weights;
-    const uint32_t row = static_cast<uint32_t>(w.row_bytes);
-    w.channel_step = static_cast<uint32_t>(w.block_bytes), w.pixel_step = 0 - row, w.window_step = row;
-    w.slice_step = w.channel_step * static_cast<uint32_t>(job_.shape.channels);
+    const uint32_t row = static_cast<uint32_t>(w.row_bytes), channel = row * static_cast<uint32_t>(slots);
+    w.channel_step = channel, w.pixel_step = 0 - row, w.window_step = row;
+    w.slice_step = channel * static_cast<uint32_t>(job_.shape.channels);
     w.window_base = row * static_cast<uint32_t>(job_.shape.kernel[2] + w.lists - 2);
   }
 
