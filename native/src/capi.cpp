@@ -6,6 +6,8 @@
 
 #include "file_open.h"
 #include "file_read.h"
+#include "file_tune.h"
+#include "isa.h"
 #include "picojoule/engine.h"
 #include "picojoule/picojoule.h"
 #include "picojoule/version.h"
@@ -21,7 +23,7 @@ struct Loaded {
   file::Packed packed;
   std::unique_ptr<Engine> engine;
   std::vector<int> entries, exits;  // nodes of the inputs and outputs
-  std::string isa;
+  std::string isa, tuned;           // what became of the table of kernels
   std::mutex lock;                  // of `streaming`
   std::shared_ptr<Engine> streaming;
 };
@@ -83,7 +85,7 @@ std::unique_ptr<Engine> build(const std::shared_ptr<GraphDef>& graph, EngineOpti
   return std::make_unique<Engine>(graph, options);
 }
 
-std::shared_ptr<Loaded> load(std::shared_ptr<file::OpenFile> source, const pj_options* given, const std::string& where) {
+std::shared_ptr<Loaded> load(std::shared_ptr<file::OpenFile> source, const pj_options* given, const std::string& path) {
   pj_options options;
   pj_options_init(&options);
   if (given) {
@@ -98,6 +100,7 @@ std::shared_ptr<Loaded> load(std::shared_ptr<file::OpenFile> source, const pj_op
   made->options.max_bytes = options.max_bytes;
   made->options.mode = options.mode ? options.mode : "auto";
   made->source = std::move(source);
+  const std::string where = path.empty() ? "" : path + ": ";
   try {
     made->packed = file::read(made->source->bytes());
   } catch (const file::VersionError& e) {
@@ -106,6 +109,12 @@ std::shared_ptr<Loaded> load(std::shared_ptr<file::OpenFile> source, const pj_op
     throw file::FormatError(where + e.what());
   }
   made->options.rates = made->packed.rates;
+  if (options.table && !path.empty()) {
+    file::TuneTable table = file::read_tune(path, made->source->bytes(), name_of(parse_isa(made->options.isa)));
+    made->options.tuned = std::move(table.kernels);
+    made->options.boundaries = std::move(table.boundaries);
+    made->tuned = std::move(table.note);
+  }
   GraphDef& graph = *made->packed.graph;
   made->engine = build(made->packed.graph, made->options, false);
   release(graph);
@@ -244,7 +253,7 @@ const char* pj_status_text(pj_status status) {
 }
 
 void pj_options_init(pj_options* options) {
-  if (options) *options = pj_options{sizeof(pj_options), 1, "auto", 1, 1, int64_t{1} << 32, "auto"};
+  if (options) *options = pj_options{sizeof(pj_options), 1, "auto", 1, 1, int64_t{1} << 32, "auto", 1};
 }
 
 pj_status pj_load(const char* path, const pj_options* options, pj_model** model) {
@@ -254,7 +263,7 @@ pj_status pj_load(const char* path, const pj_options* options, pj_model** model)
     need(path, "path");
     const bool map = !options || options->size < offsetof(pj_options, map) + sizeof(int) || options->map;
     auto source = std::make_shared<file::OpenFile>(path, map);
-    *model = new pj_model{load(std::move(source), options, std::string(path) + ": ")};
+    *model = new pj_model{load(std::move(source), options, path)};
   });
 }
 
@@ -304,6 +313,8 @@ pj_status pj_describe_output(const pj_model* model, size_t i, pj_edge* edge) {
     describe(m.packed.graph->nodes[m.exits[i]], m.packed.keys[i], false, false, edge);
   });
 }
+
+const char* pj_tuned(const pj_model* model) { return model ? model->loaded->tuned.c_str() : ""; }
 
 const char* pj_class(const pj_model* model, size_t i) {
   return model && i < model->loaded->packed.classes.size() ? model->loaded->packed.classes[i].c_str() : nullptr;

@@ -51,9 +51,16 @@ struct FireJob {
 // Sums of a pixel become its packed words (those of plane 0 at `words`); `v` holds its membranes.
 using FireStep = void (*)(const FireJob&, int64_t step, const int32_t* sums, std::byte* v, std::byte* words);
 
-// The function of one instruction set that runs a job.
+// Membranes [n] by a table of 32-bit lanes; up to a vector beyond them is read and written.
+using FireLookUp = void (*)(const FireTable&, int32_t* v, int64_t n);
+
+// Functions of one instruction set, and the one that runs a job.
+struct FireSet {
+  FireStep (*pick)(const FireJob&);
+  FireLookUp look_up;
+};
 FireStep fire_step(const FireJob& job, Isa isa);
-using FirePick = FireStep (*)(const FireJob& job);
-extern const FirePick kFireGeneric, kFireNeon, kFireAvx2, kFireAvx512;
+FireLookUp fire_look_up(Isa isa);
+extern const FireSet kFireGeneric, kFireNeon, kFireAvx2, kFireAvx512;
 
 }  // namespace picojoule

@@ -1,5 +1,5 @@
 // Neurons of fire.h; compiled once an instruction set by fire_generic.cpp and its neighbours, which name the
-// function PJ_FIRE.
+// functions PJ_FIRE.
 
 #include "fire.h"
 #include "simd.h"
@@ -140,5 +140,5 @@ FireStep pick(const FireJob& f) { return f.lane == 2 ? by_leak<Lanes16>(f) : by_
 }  // namespace
 
 namespace picojoule {
-const FirePick PJ_FIRE = pick;
+const FireSet PJ_FIRE = {pick, look_up};
 }

@@ -1,13 +1,10 @@
 #include "fire_layout.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 namespace picojoule {
 namespace {
-
-constexpr int64_t kMostDirect = 1 << 16;  // membranes of a table that is a plain list
 
 bool all_are(const Plane& p, int64_t value) {
   return std::all_of(p.values.begin(), p.values.end(), [&](int64_t v) { return v == value; });
@@ -15,14 +12,13 @@ bool all_are(const Plane& p, int64_t value) {
 
 bool one_power(const Plane& p) { return p.uniform() && p.values[0] > 0 && (p.values[0] & (p.values[0] - 1)) == 0; }
 
-// What fused neurons keep: every h and v, with what a table makes of them.
+}  // namespace
+
 Range potential(const NeuronConstants& n, const std::vector<Range>& x, bool stream) {
   Range v = n.membrane(x, n.steps, stream);
   for (int64_t value : n.values) v = {std::min(v.low, value), std::max(v.high, value)};
   return v;
 }
-
-}  // namespace
 
 FireLayout::FireLayout(const NeuronConstants& n, const std::vector<Range>& x, const std::vector<int32_t>& bias,
                        int64_t padded, const Packed& out, bool stream, Isa isa) {
@@ -61,15 +57,6 @@ FireLayout::FireLayout(const NeuronConstants& n, const std::vector<Range>& x, co
 }
 
 template <class E>
-const std::byte* FireLayout::keep(const std::vector<E>& values) {
-  const size_t size = values.size() * sizeof(E);
-  parts_.emplace_back(new (std::align_val_t(64)) std::byte[size]);
-  std::memcpy(parts_.back().get(), values.data(), size);
-  bytes_ += static_cast<int64_t>(size);
-  return parts_.back().get();
-}
-
-template <class E>
 void FireLayout::fill(const NeuronConstants& n, const std::vector<int32_t>& bias, Range v, bool direct) {
   constexpr int64_t lowest = std::numeric_limits<E>::min(), highest = std::numeric_limits<E>::max();
   const int64_t sets = n.timeless() ? 1 : n.steps, set = job.groups * job.rows * kFireGroup;
@@ -100,14 +87,14 @@ void FireLayout::fill(const NeuronConstants& n, const std::vector<int32_t>& bias
   std::vector<E> start(static_cast<size_t>(job.groups * kFireGroup), E{0});
   for (int64_t c = 0; c < n.channels; ++c) start[c] = static_cast<E>(n.v_init.at(0, c));
   job.set_bytes = sets > 1 ? set * static_cast<int64_t>(sizeof(E)) : 0;
-  job.constants = keep(all);
-  job.start = keep(start);
-  if (n.table && !job.forgets) fill_table<E>(n, v, direct);
+  job.constants = kept_.keep(all);
+  job.start = kept_.keep(start);
+  if (n.table && !job.forgets) job.table = make_table<E>(n, v, direct, kept_);
 }
 
 template <class E>
-void FireLayout::fill_table(const NeuronConstants& n, Range v, bool direct) {
-  FireTable& table = job.table;
+FireTable make_table(const NeuronConstants& n, Range v, bool direct, Kept& kept) {
+  FireTable table;
   constexpr int64_t lowest = std::numeric_limits<E>::min(), highest = std::numeric_limits<E>::max();
   table.count = 2;
   while (table.count < static_cast<int64_t>(n.values.size())) table.count *= 2;
@@ -120,26 +107,37 @@ void FireLayout::fill_table(const NeuronConstants& n, Range v, bool direct) {
       all.push_back(static_cast<E>(n.values[passed]));
     }
     all.resize(all.size() + 64 / sizeof(E));
-    table.direct = keep(all);
-    return;
+    table.direct = kept.keep(all);
+    return table;
   }
   const size_t room = static_cast<size_t>(std::max<int64_t>(table.count, kEdges));
   std::vector<E> edges(room, static_cast<E>(highest)), values(room, static_cast<E>(n.values.back()));
   for (size_t i = 0; i < n.breaks.size(); ++i) edges[i] = static_cast<E>(std::clamp(n.breaks[i] - 1, lowest, highest));
   std::transform(n.values.begin(), n.values.end(), values.begin(), [](int64_t x) { return static_cast<E>(x); });
-  table.edges = keep(edges);
-  table.values = keep(values);
+  table.edges = kept.keep(edges);
+  table.values = kept.keep(values);
+  return table;
 }
 
-FireStep fire_step(const FireJob& job, Isa isa) {
+template FireTable make_table<int16_t>(const NeuronConstants&, Range, bool, Kept&);
+template FireTable make_table<int32_t>(const NeuronConstants&, Range, bool, Kept&);
+
+namespace {
+
+const FireSet& fire_set(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::avx512) return kFireAvx512(job);
-  if (isa == Isa::avx2) return kFireAvx2(job);
+  if (isa == Isa::avx512) return kFireAvx512;
+  if (isa == Isa::avx2) return kFireAvx2;
 #elif defined(__aarch64__)
-  if (isa == Isa::neon) return kFireNeon(job);
+  if (isa == Isa::neon) return kFireNeon;
 #endif
   (void)isa;
-  return kFireGeneric(job);
+  return kFireGeneric;
 }
+
+}  // namespace
+
+FireStep fire_step(const FireJob& job, Isa isa) { return fire_set(isa).pick(job); }
+FireLookUp fire_look_up(Isa isa) { return fire_set(isa).look_up; }
 
 }  // namespace picojoule

@@ -59,8 +59,6 @@ struct RowsTable {
   // y[i] = bias + sum of weight * x[i + offset] for i < n rounded up to 16; sums of 16 or of 32 bits.
   void (*shifted16)(const int16_t* x, const Tap* taps, int64_t count, int32_t bias, int64_t n, int16_t* y);
   void (*shifted32)(const int32_t* x, const Tap* taps, int64_t count, int32_t bias, int64_t n, int32_t* y);
-  // y[n] = a [k] b, b in pairs [k / 2][padded][2]; padded is a multiple of 8.
-  void (*dot16)(const int16_t* a, const int16_t* pairs, int64_t k, int64_t padded, int32_t* y);
   // Bytes [channels][pixels] to words [pixel][words] whose bit c is bit `bit` of channel c, or its sign turned.
   void (*pack)(const int8_t* x, int64_t channels, int64_t pixels, int bit, int sign, uint64_t* words);
   // Words [plane][pixel][words] to bytes [pixel][stride], stride a multiple of 8.

@@ -204,26 +204,6 @@ void shifted32(const int32_t* x, const Tap* taps, int64_t count, int32_t bias, i
   shifted<V32, int32_t>(x, taps, count, bias, n, y);
 }
 
-template <int N>
-void dot_block(const int16_t* a, const int16_t* pairs, int64_t k, int64_t padded, int32_t* y) {
-  V32 acc[N] = {};
-  for (int64_t i = 0; i < k; i += 2) {
-    int32_t two;
-    std::memcpy(&two, a + i, 4);
-    const V32 pair = {two, two, two, two, two, two, two, two};
-    const int16_t* row = pairs + i * padded;
-    for (int j = 0; j < N; ++j) acc[j] += madd((V16)pair, (V16)load(row + 16 * j));
-  }
-  for (int j = 0; j < N; ++j) std::memcpy(y + 8 * j, &acc[j], 32);
-}
-
-void dot16(const int16_t* a, const int16_t* pairs, int64_t k, int64_t padded, int32_t* y) {
-  int64_t c = 0;
-  for (; c + 32 <= padded; c += 32) dot_block<4>(a, pairs + 2 * c, k, padded, y + c);
-  for (; c + 16 <= padded; c += 16) dot_block<2>(a, pairs + 2 * c, k, padded, y + c);
-  for (; c < padded; c += 8) dot_block<1>(a, pairs + 2 * c, k, padded, y + c);
-}
-
 // -- packing -------------------------------------------------------------------------------------------
 
 // Eight channels of 32 pixels at a time: byte j of a vector becomes eight bits of pixel j's word.
@@ -296,5 +276,5 @@ void transpose(const int8_t* x, int64_t rows, int64_t columns, int64_t x_stride,
 
 namespace picojoule {
 const RowsTable PJ_ROWS = {levels,   step,      affine,    extreme, widen, narrow, accumulate,
-                           multiply, shifted16, shifted32, dot16,   pack,  unpack, transpose};
+                           multiply, shifted16, shifted32, pack,  unpack, transpose};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fire_layout.h"
 #include "neuron_edges.h"
 #include "rows.h"
 #include "rows_ops.h"
@@ -40,7 +41,9 @@ class LevelsOp : public Op {
 
 class StepOp : public Op {
  public:
-  StepOp(const NeuronConstants& n, const RowsTable& table) : table_(table), size_(n.outer * n.channels * n.inner) {
+  StepOp(const NeuronConstants& n, Range v, const RowsTable& table, Isa isa)
+      : table_(table), size_(n.outer * n.channels * n.inner), look_up_(fire_look_up(isa)) {
+    if (n.table) values_ = make_table<int32_t>(n, v, v.high - v.low < kMostDirect, kept_);
     job_.outer = n.outer, job_.channels = n.channels, job_.inner = n.inner;
     job_.levels = static_cast<int>(n.thresholds.size());
     job_.shift = n.decay_shift;
@@ -59,8 +62,8 @@ class StepOp : public Op {
         for (int64_t c = 0; c < n.channels; ++c) constants_.push_back(static_cast<int32_t>(plane->at(t, c)));
     for (int64_t c = 0; c < n.channels; ++c) start_.push_back(static_cast<int32_t>(n.v_init.at(0, c)));
   }
-  int64_t constant_bytes() const override { return (constants_.size() + start_.size()) * 4; }
-  int64_t state_bytes() const override { return size_ * 4; }
+  int64_t constant_bytes() const override { return (constants_.size() + start_.size()) * 4 + kept_.bytes(); }
+  int64_t state_bytes() const override { return (size_ + 15) / 16 * 64; }
 
   void run(const Call& call) const override {
     int32_t* v = reinterpret_cast<int32_t*>(call.state);
@@ -76,6 +79,7 @@ class StepOp : public Op {
       job.neg = at + 4 * C, job.thresholds = at + 5 * C;
       if (t == 0 || call.in[0].row_bytes) table_.widen(call.in[0].row(t), static_cast<int>(bytes_of(call.in[0].dtype)), size_, x);
       table_.step(job, x, v, fired);
+      if (values_.count) look_up_(values_, v, size_);
       table_.narrow(fired, size_, static_cast<int>(bytes_of(call.out.dtype)), call.out.row(t));
     }
   }
@@ -83,13 +87,16 @@ class StepOp : public Op {
  private:
   const RowsTable& table_;
   int64_t size_, sets_ = 1, set_size_ = 0;
+  FireLookUp look_up_;
+  FireTable values_;
+  Kept kept_;
   StepJob job_;
   std::vector<int32_t> constants_, start_;
 };
 
 }  // namespace
 
-OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table) {
+OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table, Isa isa) {
   NeuronConstants n(node);
   const int64_t levels = static_cast<int64_t>(n.thresholds.size());
   if (n.channels * n.steps * (levels + 6) > (int64_t{1} << 22)) return nullptr;
@@ -97,8 +104,9 @@ OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, c
     return std::make_unique<LevelsOp>(n, input.kind, table);
   const std::vector<Range> x{{input.kind.low(), input.kind.high()}};
   n.settle(x, stream);
-  if (n.table || n.decay_shift > 30 || !n.fit31(x, stream && n.timeless() ? n.kForever : n.steps)) return nullptr;
-  return std::make_unique<StepOp>(n, table);
+  const int64_t steps = stream && n.timeless() ? n.kForever : n.steps;
+  if (n.decay_shift > 30 || !n.fit31(x, steps)) return nullptr;
+  return std::make_unique<StepOp>(n, potential(n, x, stream && n.timeless()), table, isa);
 }
 
 }  // namespace picojoule

@@ -112,53 +112,6 @@ class AffineRows : public Op {
   Ints bias_;
 };
 
-// Rows of the left factor against pairs of rows of the right one, both as int16.
-class MatMulRows : public Op {
- public:
-  MatMulRows(const NodeDef& node, const Defs& in, const RowsTable& table) : table_(table) {
-    const Shape &a = in[0]->shape, &b = in[1]->shape, &y = node.shape;
-    m_ = a[a.size() - 2], k_ = a.back(), n_ = b.back();
-    even_ = (k_ + 1) / 2 * 2, padded_ = (n_ + 7) / 8 * 8;
-    const Shape lead(y.begin(), y.end() - 2);
-    left_ = broadcast_index(Shape(a.begin(), a.end() - 2), lead);
-    right_ = broadcast_index(Shape(b.begin(), b.end() - 2), lead);
-  }
-  void run(const Call& call) const override {
-    int16_t *a = call.scratch->take<int16_t>(even_ + 2), *pairs = call.scratch->take<int16_t>(even_ * padded_ + 16);
-    int32_t* sums = call.scratch->take<int32_t>(padded_);
-    a[even_ - 1] = 0;
-    std::fill(pairs, pairs + even_ * padded_, int16_t{0});
-    for (int64_t t = 0; t < call.out.rows; ++t)
-      for (size_t lead = 0; lead < left_.size(); ++lead) {
-        if (lead == 0 || right_[lead] != right_[lead - 1]) pair(call.in[1], t, right_[lead], pairs);
-        for (int64_t i = 0; i < m_; ++i) {
-          with_integer(call.in[0].dtype, [&](auto zero) {
-            const auto* from = call.in[0].as<decltype(zero)>(t) + (left_[lead] * m_ + i) * k_;
-            for (int64_t k = 0; k < k_; ++k) a[k] = static_cast<int16_t>(from[k]);
-          });
-          table_.dot16(a, pairs, even_, padded_, sums);
-          std::byte* to = call.out.row(t) + (static_cast<int64_t>(lead) * m_ + i) * n_ * element(call.out);
-          table_.narrow(sums, n_, element(call.out), to);
-        }
-      }
-  }
-
- private:
-  void pair(const View& b, int64_t t, int64_t lead, int16_t* pairs) const {
-    with_integer(b.dtype, [&](auto zero) {
-      const auto* from = b.as<decltype(zero)>(t) + lead * k_ * n_;
-      for (int64_t k = 0; k < k_; ++k) {
-        int16_t* to = pairs + k / 2 * 2 * padded_ + k % 2;
-        for (int64_t j = 0; j < n_; ++j) to[2 * j] = static_cast<int16_t>(*from++);
-      }
-    });
-  }
-
-  const RowsTable& table_;
-  int64_t m_, k_, n_, even_, padded_;
-  std::vector<int32_t> left_, right_;
-};
-
 // Sums of n elements that lie together.
 class TotalRows : public Op {
  public:
@@ -222,7 +175,7 @@ OpPtr make_rows(const NodeDef& node, const Defs& in, bool stream, Isa isa) {
   const auto small = [&](long double bound) {
     return std::all_of(in.begin(), in.end(), [&](auto* def) { return magnitude(def->kind) <= bound; });
   };
-  if (node.type == "Neuron") return make_rows_neuron(node, *in[0], stream, table);
+  if (node.type == "Neuron") return make_rows_neuron(node, *in[0], stream, table, isa);
   if (node.type == "Pool") return make_rows_pool(node, *in[0], table);
   if (node.type == "Mean") {
     const int64_t n = adds_together(node, *in[0]);
@@ -235,7 +188,7 @@ OpPtr make_rows(const NodeDef& node, const Defs& in, bool stream, Isa isa) {
     return width == Width::none ? nullptr : std::make_unique<AffineRows>(node, width == Width::wide, table);
   }
   if (node.type == "Mul" && wraps(node)) return std::make_unique<MulRows>(node, in, table);
-  if (node.type == "MatMul" && small(32768) && wraps(node)) return std::make_unique<MatMulRows>(node, in, table);
+  if (node.type == "MatMul" && small(32768) && wraps(node)) return make_rows_product(node, in, isa);
   return nullptr;
 }
 

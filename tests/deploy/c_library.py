@@ -32,6 +32,7 @@ class Options(ct.Structure):
         ("spin", ct.c_int),
         ("max_bytes", ct.c_int64),
         ("mode", ct.c_char_p),
+        ("table", ct.c_int),
     ]
 
 
@@ -98,11 +99,11 @@ def library() -> ct.CDLL:
         path = sorted((folder / "native").glob("libpicojoule.*"))[0]
     lib = ct.CDLL(str(path))
     lib.pj_last_error.restype = lib.pj_version.restype = lib.pj_isa.restype = ct.c_char_p
-    lib.pj_class.restype = lib.pj_status_text.restype = ct.c_char_p
+    lib.pj_class.restype = lib.pj_status_text.restype = lib.pj_tuned.restype = ct.c_char_p
     lib.pj_stream_position.restype = ct.c_int64
     lib.pj_isa.argtypes = [ct.c_size_t]
     lib.pj_class.argtypes = [ct.c_void_p, ct.c_size_t]
-    for name in ("pj_free", "pj_stream_close", "pj_stream_reset", "pj_stream_position"):
+    for name in ("pj_free", "pj_tuned", "pj_stream_close", "pj_stream_reset", "pj_stream_position"):
         getattr(lib, name).argtypes = [ct.c_void_p]
     return lib
 

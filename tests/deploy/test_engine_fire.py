@@ -34,9 +34,11 @@ LEAKS = (
 
 def draw(
     rng: np.random.Generator, leak: tuple[Any, ...], kind: Kind, reset: str, channels: int, *, wide: bool,
-    values: int = 0, moving: bool = False, T: int = 5,
+    values: int = 0, moving: bool = False, T: int = 5, alone: bool = False,
 ) -> tuple[g.Graph, str, str]:  # fmt: skip
-    """Spikes, a linear layer of 4-bit weights, a neuron; `wide` scales the membrane past 16 bits."""
+    """Spikes, a linear layer of 4-bit weights, a neuron; `wide` scales the membrane past 16 bits.
+
+    `alone`: the neuron reads fixed values."""
     b = Builder(rng, T)
     x = b.add(g.Input, (), kinds.binary, (3, 24), T)
     weight, bias = rng.integers(-8, 8, (channels, 24)), rng.integers(-9, 10, channels)
@@ -45,6 +47,9 @@ def draw(
         g.Linear, (x,), kinds.fixed(bits_for(-top, top), 0), (3, channels), T,
         weight=b.const(weight, np.int8), bias=b.const(bias), coding=g.Coding("int", 4),
     )  # fmt: skip
+    if alone:
+        b = Builder(rng, T)
+        x = y = b.add(g.Input, (), kinds.fixed(8, 0), (3, channels), T)
     up = 9 if wide else 0
     lead = T if moving else 1
     _, shift, decays, rounding = leak
@@ -129,3 +134,17 @@ def test_one_step_and_no_samples() -> None:
         check(graph, y, z, f"T = {T}")
         empty = Engine(graph, kernels={z: "rows"})(np.zeros((0, T, 3, 24), np.int8))["out"]
         assert empty.shape == (0, T, 3, 70)
+
+
+@pytest.mark.parametrize("values", [1, 40, 250])
+def test_membrane_tables_of_neurons_alone(values: int) -> None:
+    for i, (kind, wide) in enumerate((kind, wide) for kind in KINDS for wide in (False, True)):
+        rng = np.random.default_rng(values + i)
+        graph, x, z = draw(
+            rng, LEAKS[4], kind, RESETS[i % 3], CHANNELS[i % 6], wide=wide, values=values, alone=True
+        )
+        data = {x: rng.standard_normal((2, 5, *graph[x].edge.shape)).astype(np.float32) * 60}
+        wanted = reference.run(graph, data)["out"].numpy()
+        for isa in ISAS[1:]:
+            found = Engine(graph, isa=isa, kernels={z: "vector"}, threads=1 + i % 2)(data)["out"]
+            np.testing.assert_array_equal(found, wanted, err_msg=f"{isa} {kind} {wide}")

@@ -71,6 +71,7 @@ typedef struct pj_options {
   int spin;          /* 1 (default): workers poll briefly before they sleep */
   int64_t max_bytes; /* largest working memory of one sample, 4 GiB by default */
   const char *mode;  /* how threads share the work: "auto", "throughput" (whole samples), "latency" (rows of one) */
+  int table;         /* 1 (default): pj_load takes the kernels that `pj bench --tune` measured here, FILE.tune.json */
 } pj_options;
 
 /* An input or output. Pointers live as long as the model. */
@@ -134,6 +135,9 @@ PJ_API void pj_free(pj_model *model);
 PJ_API pj_status pj_describe(const pj_model *model, pj_info *info);
 PJ_API pj_status pj_describe_input(const pj_model *model, size_t i, pj_edge *edge);
 PJ_API pj_status pj_describe_output(const pj_model *model, size_t i, pj_edge *edge);
+/* What became of the table of measured kernels beside the file: applied, or ignored and why; "" without one. It can
+ * only choose among kernels of equal results. */
+PJ_API const char *pj_tuned(const pj_model *model);
 /* Name of class i on the card, or NULL. */
 PJ_API const char *pj_class(const pj_model *model, size_t i);
 /* Mean and deviation of pixels in 0..1 that the card gives for a channel; 0 and 1 when it gives none. */
