@@ -181,6 +181,7 @@ OpPtr make_rows(const NodeDef& node, const Defs& in, bool stream, Isa isa) {
     const int64_t n = adds_together(node, *in[0]);
     return n > 0 && wraps(node) ? std::make_unique<TotalRows>(n) : nullptr;
   }
+  if (node.type == "TimeMix") return make_rows_timemix(node, *in[0], table);
   if (node.type == "Conv") return make_rows_conv(node, *in[0], table);
   if (node.type == "Add" && add_fits(node)) return std::make_unique<AddRows>(node, in, table);
   if (node.type == "Affine") {

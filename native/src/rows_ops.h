@@ -12,6 +12,7 @@ OpPtr make_rows(const NodeDef& node, const Defs& inputs, bool stream, Isa isa);
 // One family a file.
 OpPtr make_rows_neuron(const NodeDef& node, const NodeDef& input, bool stream, const RowsTable& table, Isa isa);
 OpPtr make_rows_pool(const NodeDef& node, const NodeDef& input, const RowsTable& table);
+OpPtr make_rows_timemix(const NodeDef& node, const NodeDef& input, const RowsTable& table);
 OpPtr make_rows_product(const NodeDef& node, const Defs& inputs, Isa isa);
 OpPtr make_rows_conv(const NodeDef& node, const NodeDef& input, const RowsTable& table);
 

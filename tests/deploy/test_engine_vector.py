@@ -207,3 +207,11 @@ def test_bad_data_has_an_error_of_its_own() -> None:
             engine(np.array([[0, 1, 2, 0]], dtype))
         with pytest.raises(KindError, match=name):
             engine.stream().step(np.array([[0, 1, -1, 0]], dtype))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_mixing_of_steps(seed: int) -> None:
+    b = Builder(np.random.default_rng(seed), (1, 4, 7)[seed % 3])
+    kind, shape = KINDS[seed % len(KINDS)], ((5, 4, 9), (130,), (33, 2))[seed % 3]
+    y = b.timemix(entry(b, kind, shape, b.T))
+    check(finish(b, y), seed, y, {"scalar", "vector"})
