@@ -41,7 +41,7 @@ from picojoule.neurons import LIF
 
 # data set: target in percent, epochs planned, batch, layout, highest learning rate, augmentation
 PLANS: dict[str, dict[str, Any]] = {
-    "fashion-mnist": {"target": 90.0, "epochs": 6, "batch": 64, "layout": "32/2-64/2-96-128/2", "lr": 3e-3},
+    "fashion-mnist": {"target": 90.0, "epochs": 5, "batch": 64, "layout": "32/2-64/2-96-128/2", "lr": 3e-3},
     "cifar10-10k": {
         "target": 55.0,
         "epochs": 16,
