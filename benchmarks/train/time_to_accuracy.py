@@ -1,7 +1,7 @@
 """Wall time and memory until an accuracy is reached: picojoule and SpikingJelly, everything else equal.
 
     python benchmarks/train/time_to_accuracy.py [--out FILE.json] [--sets fashion-mnist cifar10-10k]
-        [--seeds 0] [--minutes 6] [--threads 1]      # with 2 threads: up to 4 and 6 minutes, 1 and 1.5
+        [--seeds 0] [--minutes 6] [--threads 1]      # with 2 threads: about 2 and 4 minutes, 1 and 1.5
 
 Both train the same layers from the same weights on the same batches with AdamW and a cosine over the planned
 epochs; only the neurons (and `spike_aware_`) differ: LIF, T = 4, atan slope, hard detached reset.
