@@ -57,8 +57,7 @@ PER_TURN = {"count": 32, "wide": 32, "list": 16, "neuron": 1, "bytes": 1, "produ
 RATES = (0.02, 0.05, 0.10, 0.20, 0.40)
 # Weight bits and kernel.
 KERNELS = (
-    (1, "event_bits"), (4, "event_bits"), (8, "event_bits"), (4, "event_rows"), (8, "event_rows"),
-    (8, "dense_bytes"),
+    (1, "event_bits"), (4, "event_bits"), (8, "event_bits"), (8, "event_rows"), (8, "dense_bytes"),
 )  # fmt: skip
 LAYERS = (Shape("conv", 128, 128, 16), Shape("conv", 256, 256, 8), Shape("linear", 1024, 256, 64))
 OUT = HERE.parent / "results" / "engine_bounds.json"
