@@ -8,6 +8,7 @@
 
 #include "isa.h"
 #include "pool.h"
+#include "train_short.h"
 
 namespace picojoule::train {
 namespace {
@@ -23,6 +24,15 @@ const LeakyTable& table() {
   return kLeakyGeneric;
 }
 
+const ShortTable* short_table() {  // null where there is none
+#if defined(__x86_64__)
+  const Isa isa = chosen.load(std::memory_order_relaxed);
+  if (isa == Isa::avx512) return &kShortAvx512;
+  if (isa == Isa::avx2) return &kShortAvx2;
+#endif
+  return nullptr;
+}
+
 // Fewer neurons a piece over many steps, so that recomputed membranes stay in the second cache level.
 int64_t piece_of(int64_t steps) {
   return std::clamp<int64_t>(131072 / std::max<int64_t>(steps, 1) / kBlock * kBlock, kBlock, kPiece);
@@ -34,7 +44,7 @@ int useful_workers(int64_t values, int workers) {
 }
 
 // Results beyond this size leave the caches before anyone reads them.
-constexpr int64_t kFarBytes = 8 << 20;
+constexpr int64_t kFarBytes = 4 << 20;
 
 bool is_far(int64_t values) { return values * static_cast<int64_t>(sizeof(float)) >= kFarBytes; }
 
@@ -75,7 +85,9 @@ void leaky_forward(const Leaky& rule, const Forward& call, int64_t steps, int64_
   if (!call.x && width) throw std::invalid_argument("the input is missing");
   if (call.form == Saved::recompute && call.saved) throw std::invalid_argument("form recompute saves nothing");
   const bool far = is_far(steps * width);
+  const ShortTable* at_once = short_forward(rule, call, steps) ? short_table() : nullptr;
   in_pieces(steps, width, kPiece, workers, [&](int64_t begin, int64_t n, int64_t) {
+    if (at_once) return at_once->forward(rule, call, width, begin, n, far);
     table().forward(rule, call, steps, width, begin, n, far);
   });
 }
@@ -99,11 +111,13 @@ void leaky_backward(const Leaky& rule, const Backward& call, int64_t steps, int6
   const bool far = is_far(steps * width);
   const int64_t shares = std::min((width + piece - 1) / piece, kShares);
   std::vector<double> parts(call.sums ? shares * size : 0);
+  const ShortTable* at_once = short_backward(rule, call, steps) ? short_table() : nullptr;
   in_pieces(steps, width, piece, workers, [&](int64_t begin, int64_t n, int64_t share) {
+    double* own = call.sums ? parts.data() + share * size : nullptr;
+    if (at_once) return at_once->backward(rule, call, width, begin, n, far, own);
     thread_local std::vector<float> scratch;
     if (call.form == Saved::recompute) scratch.resize(std::max<size_t>(scratch.size(), scratch_floats(steps, piece)));
-    table().backward(rule, call, steps, width, begin, n, far, scratch.data(),
-                     call.sums ? parts.data() + share * size : nullptr);
+    table().backward(rule, call, steps, width, begin, n, far, scratch.data(), own);
   });
   if (!call.sums) return;
   const std::vector<double> total = total_of(parts, size);
