@@ -24,6 +24,7 @@ OPERATORS = (
     ("mkldnn_convolution", "conv forward"),
     ("batch_norm", "BatchNorm"),
     ("_Native", "neuron"),
+    ("_NormLeaky", "BatchNorm and neuron"),
 )
 
 

@@ -112,10 +112,12 @@ def lif(surrogate: str) -> Callable[[int], LIF]:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to take the step: neuron; are spikes used, do channels come last, does torch compile it."""
+    """One way to take the step: neuron; are spikes used, do BatchNorm and neuron run in one pass, do channels
+    come last, does torch compile it."""
 
     neuron: Any
     aware: bool = False
+    fused: bool = False
     last: bool = True
     compiled: bool = False
     nets: tuple[str, ...] = tuple(NETS)
@@ -123,6 +125,7 @@ class Contender:
 
 CONTENDERS = {
     "picojoule aware": Contender(lif("atan"), aware=True),
+    "picojoule aware fused": Contender(lif("atan"), aware=True, fused=True, nets=("resnet18", "vgg11")),
     "picojoule aware rect": Contender(lif("rect"), aware=True),
     "picojoule aware shipped": Contender(None, aware=True, nets=("sdt_v3",)),
     "picojoule": Contender(lif("atan")),
@@ -131,7 +134,11 @@ CONTENDERS = {
     "torch.compile": Contender(Plain, compiled=True),
     "artificial twin": Contender(Relu),
 }
-SET = ("picojoule aware", "picojoule aware rect")  # their time depends on the firing rate that is set
+SET = (
+    "picojoule aware",
+    "picojoule aware fused",
+    "picojoule aware rect",
+)  # their time depends on the firing rate that is set
 
 
 @dataclass
@@ -224,6 +231,8 @@ def contender(net: str, name: str, T: int, x: Tensor, setting: Setting) -> Calla
         set_neuron(module, setting.levels[place], setting.windows[place] if setting.windows else None)
     if how.aware:
         picojoule.spike_aware_(model)
+    if how.fused:
+        picojoule.fuse_norm_(model)
     if how.last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = x.contiguous(memory_format=torch.channels_last)

@@ -42,10 +42,10 @@ class EventLimits:
 # A little below the densities at which both ways take the same time: one thread, channels last, torch 2.13
 # (oneDNN with AVX-512), AMD EPYC of Zen 4, layers of 64..512 channels (benchmarks/train/event_limits.py).
 # 3x3 kernels break even at 0.43, 0.68..1.0 and 0.30..0.33, 1x1 at 0.36..0.5, 0.40..0.58 and 0.10..0.12,
-# 3x3 with stride 2 at 0.44, 0.64 and 0.14; against minimal filtering at 0.16..0.24 and 0.16..0.18.
+# 3x3 with stride 2 at 0.44, 0.64 and 0.14; against minimal filtering at 0.16..0.24 and 0.14..0.18.
 SEVERAL_TAPS = EventLimits(0.40, 0.64, 0.28)
 ONE_TAP = EventLimits(0.35, 0.40, 0.10)
-TILED = EventLimits(0.16, 0.64, 0.15)  # where minimal filtering is the other way, forward and for inputs
+TILED = EventLimits(0.15, 0.64, 0.13)  # where minimal filtering is the other way, forward and for inputs
 LEAST_CHANNELS = 8  # of a group's outputs: rows of weights shorter than this leave vectors empty
 
 
