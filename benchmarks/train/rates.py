@@ -36,6 +36,7 @@ from whole_step import NETS, lif
 import picojoule
 from picojoule import data as datasets
 from picojoule.core.tune import tune
+from picojoule.layers import EventLimits
 from picojoule.learn import load_checkpoint, make_recipe
 from picojoule.learn.feed import Feed
 from picojoule.learn.setup import prepare
@@ -112,7 +113,7 @@ def train(net: str, args: argparse.Namespace) -> Any:
     torch.manual_seed(0)
     model = NETS[net](neuron=lif(args.surrogate), T=4).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    picojoule.spike_aware_(model)
+    picojoule.spike_aware_(model, limits=EventLimits(input=1.0))  # every window is published
     recorder = Recorder(model)
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05)
     records: list[dict[str, Any]] = []
@@ -159,7 +160,7 @@ def finished(folder: Path, surrogate: str) -> dict[str, Any]:
     for module in model.modules():
         if isinstance(module, LIF):
             module.rule = replace(module.rule, surrogate=get(surrogate))
-    picojoule.spike_aware_(model)
+    picojoule.spike_aware_(model, limits=EventLimits(input=1.0))  # every window is published
     recorder, feed = Recorder(model), Feed(task.data, recipe)
     recorder.on = True
     records = []

@@ -109,7 +109,7 @@ def test_windows_hold_every_slope(surrogate: str, soft: bool) -> None:
     """Where the bit is clear, a unit gradient of the spikes gives none of the current that any step sees."""
     torch.manual_seed(0)
     neuron = LIF(1, surrogate=surrogate, reset="soft" if soft else "hard")
-    spike_aware_(nn.Sequential(neuron))
+    spike_aware_(nn.Sequential(neuron), limits=ALWAYS)
     x = (torch.rand(64, 16) * 5).requires_grad_()
     s = neuron(x)
     found = window_of(s, -1)
@@ -184,3 +184,18 @@ def test_operator_contract() -> None:
     b = torch.randn(16, requires_grad=True)
     args = (x, w, b, [1, 1], [1, 1], [1, 1], 1, [1.0, 1.0])
     torch.library.opcheck(torch.ops.pj.event_conv, args)
+
+
+@pytest.mark.parametrize(
+    ("limit", "batch_size", "published"), [(None, 16, False), (1.0, 16, True), (None, 2, True)]
+)
+def test_windows_too_open_to_use_are_not_published(
+    limit: float | None, batch_size: int, published: bool
+) -> None:
+    torch.manual_seed(0)
+    neuron = LIF(2, surrogate="rect")
+    spike_aware_(nn.Sequential(neuron), limits=EventLimits(input=limit))
+    wide = torch.rand(2 * batch_size, 8, 6, 6, requires_grad=True) + 1.0  # near the threshold
+    assert (window_of(neuron(wide), 1) is not None) is published
+    far = torch.rand(2 * batch_size, 8, 6, 6, requires_grad=True) * 20
+    assert window_of(neuron(far), 1) is not None

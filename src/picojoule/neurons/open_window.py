@@ -21,6 +21,7 @@ from picojoule.neurons.leaky import LeakyNeuron
 from picojoule.neurons.leaky_kernel import LeakyParams
 
 _NAME = "_picojoule_window"
+SAMPLES = 8  # one of so many is looked at first
 _MARGIN = 1e-5  # rounding of h - v_th and of the slope itself may open a window by less than this
 
 
@@ -62,10 +63,14 @@ def bounds(p: LeakyParams) -> tuple[float, float] | None:
 
 
 class OpenSpikes:
-    """Stands in for `neuron.spikes` and publishes the window of what it returns."""
+    """Stands in for `neuron.spikes` and publishes the window of what it returns.
 
-    def __init__(self, neuron: LeakyNeuron) -> None:
-        self.neuron = neuron
+    Windows open at more than the share `most` are of no use to the layers behind; where a few samples of the
+    batch say so, the others are not looked at. That depends on the values alone, so a run can be repeated.
+    """
+
+    def __init__(self, neuron: LeakyNeuron, most: float = 1.0) -> None:
+        self.neuron, self.most = neuron, most
 
     def __call__(self, x: Tensor, T: int) -> Tensor:
         neuron = self.neuron
@@ -79,9 +84,22 @@ class OpenSpikes:
             return spikes
         p = neuron.params()
         limits = bounds(p)
-        if limits is not None:
+        if limits is not None and (self.most >= 1 or _share(x.detach(), p, T, limits) <= self.most):
             _publish(spikes, x.detach(), p, T, limits)
         return spikes
+
+
+def _share(x: Tensor, p: LeakyParams, T: int, limits: tuple[float, float]) -> float:
+    """Share of open windows in an eighth of the samples; 0 for small batches, which are looked at whole."""
+    some = x.shape[0] // T // SAMPLES
+    if not some:
+        return 0.0
+    part = x.unflatten(0, (T, -1))[:, :some].flatten(0, 1)
+    h = leaky_native.membranes(part, p, T)
+    if h is None:
+        return 0.0
+    centre, half = limits
+    return float(((h - centre).abs_() <= half).float().mean())
 
 
 def _publish(spikes: Tensor, x: Tensor, p: LeakyParams, T: int, limits: tuple[float, float]) -> None:
@@ -106,11 +124,12 @@ def _publish(spikes: Tensor, x: Tensor, p: LeakyParams, T: int, limits: tuple[fl
     setattr(spikes, _NAME, Window(bits, axis, count / h.numel(), spikes._version))
 
 
-def publish_windows_(module: nn.Module, on: bool) -> None:
-    """Let a neuron with a compact window publish it, or stop it; other modules are left alone."""
+def publish_windows_(module: nn.Module, on: bool, most: float = 1.0) -> None:
+    """Let a neuron with a compact window publish it where at most the share `most` is open, or stop it; other
+    modules are left alone."""
     if not isinstance(module, LeakyNeuron):
         return
     if on and leaky_native.AVAILABLE and bounds(module.params()) is not None:
-        module.__dict__["spikes"] = OpenSpikes(module)
+        module.__dict__["spikes"] = OpenSpikes(module, most)
     elif isinstance(module.__dict__.get("spikes"), OpenSpikes):
         del module.__dict__["spikes"]
