@@ -11,7 +11,7 @@ namespace picojoule {
 namespace {
 
 constexpr Synapse kSynapses[] = {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows, Synapse::dense_bytes,
-                                  Synapse::static_bits, Synapse::depth_bits};
+                                  Synapse::static_bits, Synapse::depth_bits, Synapse::lookup_bits, Synapse::dot_bits};
 
 constexpr const char *kMeasured = "measured on this machine", *kAskedFor = "asked for";
 
@@ -26,9 +26,7 @@ bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type =
 int most_planes(Isa isa) { return isa == Isa::avx2 || isa == Isa::neon ? 4 : kMaxWeightPlanes; }
 
 // Analogue inputs: dense. Spike counts of several planes into few channels: dense bytes, since lists of every
-// plane cost more than what zeros would save (measured at 20 to 30 % firing: dense bytes win up to 96 outputs
-// for counts and 16 for single spikes; without byte products in the instruction set they never do). Else few
-// weight bits: vertical counting; else rows of bytes.
+// plane cost more than what zeros would save. Else few weight bits: vertical counting; else rows of bytes.
 std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts, Isa isa) {
   const auto outputs = facts.outputs.size();
   const bool counts = input.kind.name == KindName::integer && input.kind.levels > 1;
@@ -40,6 +38,39 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
   if (facts.planes() <= most_planes(isa)) order.push_back(Synapse::event_bits);
   order.insert(order.end(), {Synapse::depth_bits, Synapse::event_rows, Synapse::dense_bytes, Synapse::dense_rows});
   return order;
+}
+
+constexpr double kApart = 12;  // nanoseconds of 32 neurons that run after their synapse, not with it
+
+constexpr double kClearly = 0.9;  // prices err: a kernel that has to cost this share of the preferred one to replace it
+
+// The kernel of spikes that costs least, of those that can run; the preferred one unless another is clearly cheaper.
+Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuron, const WeightFacts& facts, double rate,
+                 const Arrival& arrival, const Options& options) {
+  FinishFacts finish;
+  bool rows = false, planes = false;
+  if (neuron) {
+    const NeuronConstants n(*neuron);
+    finish = {true, !n.forgets(options.stream), static_cast<int64_t>(n.thresholds.size()) + n.ternary};
+    rows = refuse(node, *neuron, facts, Fused::rows, options.stream).empty();
+    planes = refuse(node, *neuron, facts, Fused::planes, options.stream).empty();
+  }
+  Synapse best = Synapse::scalar, preferred = Synapse::scalar;
+  for (auto kernel : preferences(input, facts, options.isa))
+    if (preferred == Synapse::scalar && refuse(node, input, facts, kernel).empty()) preferred = kernel;
+  double least = 0;
+  for (auto kernel : {Synapse::event_bits, Synapse::event_rows, Synapse::dense_bytes, Synapse::lookup_bits, Synapse::dot_bits}) {
+    if (!refuse(node, input, facts, kernel).empty()) continue;
+    finish.fused = rows || (planes && kernel == Synapse::event_bits);
+    double reached = rate;  // beyond the boundary the other kernel of a pair takes over
+    if (kernel == Synapse::event_bits && refuse(node, input, facts, Synapse::static_bits).empty())
+      reached = std::min(rate, static_boundary(node, input, facts, options.isa));
+    double price = price_of(node, input, facts, finish, reached, kernel, arrival, options.isa);
+    if (neuron && !finish.fused) price += kApart * static_cast<double>((facts.outputs.size() + 31) / 32);
+    if (kernel == preferred) price *= kClearly;
+    if (best == Synapse::scalar || price < least) best = kernel, least = price;
+  }
+  return best;
 }
 
 [[noreturn]] void refuse_kernel(const NodeDef& node, const std::string& kernel, const std::string& why) {
@@ -87,7 +118,7 @@ std::vector<std::string> kernels_of(const GraphDef& graph, int index, Isa isa) {
     const WeightFacts facts(synapse, input);
     const auto able = [&](Synapse kernel) { return refuse(synapse, input, facts, kernel).empty(); };
     if ((able(Synapse::event_bits) || able(Synapse::event_rows) || able(Synapse::dense_rows) || able(Synapse::dense_bytes) ||
-         able(Synapse::depth_bits)) &&
+         able(Synapse::depth_bits) || able(Synapse::lookup_bits)) &&
         refuse(synapse, node, facts, Fused::rows, false).empty())
       names.push_back("rows");
     if ((able(Synapse::event_bits) || able(Synapse::depth_bits)) &&
@@ -135,6 +166,19 @@ void Program::choose_node(const GraphDef& graph, int index, const Options& optio
   choose_columns(graph, index, options);
   if (!is_synapse(node) && choices_[index].chain < 0 && !choices_[index].columns) choose_packed(graph, index, options);
   choose_vector(graph, index, options);
+}
+
+// As spikes lie when synapse `index` asks for them: as they are made, or as one before it has asked for them.
+Arrival Program::arrival(const GraphDef& graph, int index) const {
+  const int from = graph.nodes[index].inputs[0];
+  Arrival found;
+  (holds_words(arrives(graph, from)) ? found.words : found.dense) = true;
+  for (int i = 0; i < index; ++i)
+    if (is_synapse(graph.nodes[i]) && graph.nodes[i].inputs[0] == from && choices_[i].synapse != Synapse::scalar) {
+      const Synapse kernel = choices_[i].plan.kernel;
+      if (kernel != Synapse::dense_bytes) (kernel == Synapse::dense_rows ? found.dense : found.words) = true;
+    }
+  return found;
 }
 
 Layout Program::arrives(const GraphDef& graph, int index) const {
@@ -191,6 +235,7 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
       choice.synapse = choice.plan.kernel = kernel;
       choice.why = kMeasured;
     }
+  if (sums_shorts(choice.synapse) && !measured) choice.why = choice.rate < 0 ? "by kinds and bits, rate unknown" : "by kinds, bits and rate";
   const double usual = choice.rate < 0 ? kUsualRate : choice.rate;
   // Of many planes, the set bits of all weights outnumber the bytes: dense bytes take what comes often, whole nodes at
   // a time, since membranes in bit-planes do not become integers between samples.
@@ -246,8 +291,12 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     if (!why.empty()) refuse_kernel(node, wanted, why);
     choice.why = kAskedFor;
   } else {
+    const auto rate = options.rates.find(input.name);
     std::vector<Synapse> order = preferences(input, facts, options.isa);
     if (wanted_neuron == "planes") order = {Synapse::event_bits, Synapse::depth_bits};
+    else if (input.kind.spikes())
+      choice.synapse = cheapest(node, input, after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector" ? nullptr : &graph.nodes[after],
+                                facts, rate == options.rates.end() ? kUsualRate : rate->second, arrival(graph, index), options);
     for (auto kernel : order)
       if (choice.synapse == Synapse::scalar && refuse(node, input, facts, kernel).empty()) choice.synapse = kernel;
     choice.why = "by kinds and bits";

@@ -1,6 +1,7 @@
 #include "cost.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "moves.h"
@@ -32,7 +33,89 @@ constexpr double kCaution = 1.1;
 
 int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
+constexpr double kPack = 5, kUnpack = 8;  // nanoseconds of a word of 64 channels in one plane
+
+constexpr int kCounts = 9;
+using Row = std::array<double, kCounts>;
+
+// Printed by benchmarks/engine/prices.py; the first four: of a pixel, of 32 outputs fired by membranes, of 32 outputs
+// compared with a level, of 32 dense outputs.
+struct Fitted {
+  Row event_bits, event_rows, dense_bytes, lookup_bits, dot_bits;
+};
+
+constexpr Fitted kAvx512 = {{10.1, 0, 8.88, 17.6, 0, 0.289, 0.142, 7.7, 37.5},
+                            {12.7, 4.67, 4.04, 12, 4.43, 0.106, 0.224, 6.02, 0},
+                            {5.02, 1.57, 2.44, 6.23, 0.11, 0.221, 8.41, 0, 0},
+                            {23.3, 2.72, 3.2, 1.78, 3.24, 0.0826, 0.41, 6.59, 2.22},
+                            {8.95, 2.78, 2.39, 0, 0.522, 0.133, 0.327, 4.86, 8.92}};
+constexpr Fitted kAvx2 = {{12.5, 1.49, 7.25, 20.1, 0, 0.349, 0.291, 6.11, 40.2},
+                          {0.982, 12.7, 7.94, 25.3, 4.89, 0.161, 0.258, 4.67, 0},
+                          {0, 1.44, 3.52, 9.34, 0.138, 0.2, 11.7, 0, 0},
+                          {21.8, 3.35, 3.18, 2.5, 0, 0.251, 0.313, 13.7, 1.81},
+                          {5.52, 3.53, 2.31, 0.171, 0.996, 0.0707, 0.49, 4.87, 8.93}};
+constexpr Fitted kGeneric = {{24, 0, 9.98, 171, 0, 0.776, 0.562, 15.8, 79.1},
+                             {31.9, 7.17, 9.69, 17.9, 6.45, 2.03, 2.15, 5.92, 0},
+                             {0, 0, 6.75, 49.5, 5.02, 0, 19.4, 0, 0},
+                             {33.8, 0, 31.1, 0, 0, 0, 14.6, 37, 28.5},
+                             {24.5, 14, 26.7, 0, 3.39, 0.59, 1.71, 4.55, 4.18}};
+
+const Row& prices_of(Synapse kernel, Isa isa) {
+  const Fitted& all = isa == Isa::avx512 ? kAvx512 : isa == Isa::avx2 ? kAvx2 : kGeneric;
+  if (kernel == Synapse::event_bits) return all.event_bits;
+  if (kernel == Synapse::event_rows) return all.event_rows;
+  if (kernel == Synapse::lookup_bits) return all.lookup_bits;
+  return kernel == Synapse::dot_bits ? all.dot_bits : all.dense_bytes;
+}
+
+// What a kernel does in one pixel at one step; the same as `counts` of benchmarks/engine/prices.py.
+Row counts_of(const Window& w, const WeightFacts& facts, const FinishFacts& finish, double steps, double planes, double rate,
+              Synapse kernel, Isa isa) {
+  const auto whole = [](int64_t n, int64_t size) { return static_cast<double>(blocks(n, size)); };
+  const double taps = static_cast<double>(w.taps()), rows = taps / static_cast<double>(w.kernel[2]);
+  const double channels = static_cast<double>(w.channels_in), outputs = whole(w.channels_out, 32), weights = facts.planes();
+  const double entering = static_cast<double>(w.in_pixels()) / static_cast<double>(w.out_pixels()), words = whole(w.channels_in, 64);
+  const double events = taps * channels * planes * rate;
+  const int64_t span = isa == Isa::avx512 ? 64 : 32;
+  Row row{1, 0, 0, 0, 0, 0, 0, 0, 0};
+  if (!finish.fused) row[3] = outputs;
+  else if (finish.membrane) row[1] = outputs;
+  else row[2] = outputs * static_cast<double>(finish.levels);
+  const auto work = [&](double a, double b, double c, double d, double e) { row[4] = a, row[5] = b, row[6] = c, row[7] = d, row[8] = e; };
+  if (kernel == Synapse::event_bits) {
+    const double lists = w.channels_out > 128 ? 1 : w.channels_out > 64 ? 2 : 4, reach = static_cast<double>(w.kernel[2]);
+    const bool shared = lists > 1 && w.kernel[2] > 1 && w.stride[2] == 1 && w.dilation[2] == 1 && w.out[2] % static_cast<int64_t>(lists) == 0;
+    const double listed = shared ? events * (reach + lists - 1) / (reach * lists) : events, size = whole(w.channels_out, 256) / lists;
+    if (finish.fused) row[1] = finish.membrane ? size : 0, row[2] = finish.membrane ? 0 : size * static_cast<double>(finish.levels);
+    work(rows / lists, listed, (shared ? listed * lists : events) * weights * size, entering * words * planes, weights * size);
+  } else if (kernel == Synapse::event_rows) {
+    work(rows, events, events * outputs, entering * words * planes, 0);
+  } else if (kernel == Synapse::lookup_bits) {
+    const double found = taps * whole(w.channels_in, 4) * (1 - std::pow(1 - rate, 4 * planes));
+    const double vectors = weights * whole(w.channels_out, span);
+    work(rows, found, found * vectors, entering * words, vectors);
+  } else if (kernel == Synapse::dot_bits) {
+    const double groups = taps * whole(w.channels_in, 16) * planes;
+    const double vectors = weights * whole(w.channels_out, span / 2);
+    work(taps * planes, groups, groups * vectors, planes * vectors, rows / steps);
+  } else {
+    work(taps * channels * outputs, entering * channels, outputs, 0, 0);
+  }
+  return row;
+}
+
 }  // namespace
+
+double price_of(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, const FinishFacts& finish, double rate,
+                Synapse kernel, const Arrival& arrival, Isa isa) {
+  const Window w = window_of(node, input);
+  const Row counts = counts_of(w, facts, finish, static_cast<double>(std::max<int64_t>(1, node.steps)), planes_of(input.kind), rate, kernel, isa), &prices = prices_of(kernel, isa);
+  const double words = static_cast<double>(w.in_pixels() * blocks(w.channels_in, 64) * planes_of(input.kind)) / static_cast<double>(w.out_pixels());
+  const bool bytes = kernel == Synapse::dense_bytes;
+  double sum = bytes && !arrival.dense ? kUnpack * words : !bytes && !arrival.words ? kPack * words : 0;
+  for (int i = 0; i < kCounts; ++i) sum += counts[i] * prices[i];
+  return sum;
+}
 
 double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
   const Window w = window_of(node, input);

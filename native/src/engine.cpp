@@ -136,6 +136,7 @@ void Engine::Impl::sample(const Batch& batch, int64_t b, Context& context, const
   frame.first = batch.first;
   frame.scratch = context.scratch.data();
   frame.parallel = &parallel;
+  frame.split_all = options.mode == "latency";
   frame.inputs = context.inputs.data();
   frame.outputs = context.outputs.data();
   frame.seconds = seconds;

@@ -94,6 +94,32 @@ struct DepthJob {
   uint64_t* image = nullptr;         // [T][spike planes][padded image][pixel_words]
 };
 
+// Sums in 16 bits (lookup.inl, dot.inl), outputs side by side: rows of what their weights hold for a group of channels.
+// Table lookups: four channels of a pixel are one entry of a list, the offset of their weights in units of 32 bytes,
+// shifted by kPatternBits, and the pattern of their spikes. Dot products: sixteen channels are a word of 16 bits.
+struct LookupRows {
+  const uint8_t* rows = nullptr;    // [tap][group][block of outputs][weight plane][span]: weight bits of one output
+  int64_t row_bytes = 0;            // of one tap and group
+  const uint8_t* tables = nullptr;  // [pattern][16]: sum of the spikes that a nibble of weight bits picks, more `lift`
+  int64_t groups = 0;               // of channels
+  uint32_t group_step = 0;          // from group to group in an entry
+  int spike_planes = 1, weight_planes = 1;
+  int64_t together = 4;             // lookups whose sum fits a byte
+  int32_t lift = 0;                 // what an entry brings too much (ternary spikes)
+  int double_shift = 0;             // sum = (count << double_shift) + offset * (sum of the spikes)
+  int32_t offset = 0;
+  int32_t* totals = nullptr;        // [T * image rows][in[2] + 1]: spikes of the row before pixel x
+  const int16_t* bias = nullptr;    // [outputs, in whole words], modulo 2^16
+  // Neurons without memory: [levels][outputs, in whole words] the largest sum below level l.
+  const int16_t* edges = nullptr;
+  int levels = 0;
+  const uint64_t* flips = nullptr;  // [out_words], outputs whose larger sums give fewer spikes
+  const uint64_t* valid = nullptr;  // [out_words], outputs that exist
+  bool at_once = false;  // single spikes, steady constants, leaks by shifts: membranes of all steps stay in registers
+};
+
+inline constexpr int kPatternBits = 12;
+
 enum class Finish : uint8_t { raw, rows, planes, levels };
 
 // What happens to the sums of a pixel.
@@ -135,6 +161,7 @@ struct FastJob {
   FastWeights weights;
   FixedRows fixed;
   DepthJob depth;
+  LookupRows lookup;
   Events events;
   Epilogue end;
   const std::byte* in = nullptr;  // packed words or dense rows of step 0

@@ -5,12 +5,14 @@
 
 #include "fast.h"
 #include "fast_synapse.h"
+#include "lookup.h"
 #include "moves.h"
 
 namespace picojoule {
 
 const char* name_of(Synapse kernel) {
-  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "depth_bits"};
+  static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "depth_bits",
+                                "lookup_bits", "dot_bits"};
   return names[static_cast<int>(kernel)];
 }
 
@@ -85,6 +87,14 @@ static bool fits_in_pieces(const NodeDef& node, const NodeDef& input, const Weig
   return small && magnitude(input.kind) > 32768 && fits32(facts.sum_bound / magnitude(input.kind) * 32768);
 }
 
+static std::string refuse_lookups(const Window& w, const Kind& input, const WeightFacts& facts) {
+  if (facts.high - facts.low > 15) return "its weights need more than 4 bit-planes";
+  if (magnitude(input) > kLookupSpikes) return "its spike counts pass " + std::to_string(kLookupSpikes);
+  if (facts.sum_bound > 32767) return "its sums pass 16 bits";
+  const int64_t groups = w.taps() * ((w.channels_in + 3) / 4), row = LookupLayout::row_bytes(w.channels_out, facts.planes(), 64);
+  return groups >= (int64_t{32} << (32 - kPatternBits)) / row ? "its rows of nibbles pass 32 MiB" : "";
+}
+
 std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel) {
   if (kernel == Synapse::scalar) return "";
   const Window w = window_of(node, input);
@@ -117,6 +127,7 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   const int64_t row = bits ? std::max<int64_t>(32, outputs / 8 * facts.planes()) : outputs;
   if (k > (int64_t{1} << 30) / row) return "its weight rows pass 2^30 bytes";
   if (kernel == Synapse::event_rows) return facts.low < -128 || facts.high > 127 ? "its weights pass 8 bits" : "";
+  if (sums_shorts(kernel)) return refuse_lookups(w, kind, facts);
   if (kernel == Synapse::static_bits && k > (int64_t{1} << 28) / outputs) return "its lists of set bits pass 2^28 entries";
   return w.channels_out > 16384 ? "it has more than 16384 outputs" : "";
 }

@@ -5,6 +5,7 @@
 #include "simd.h"
 
 #include "fast_events.inl"
+#include "fast_finish.inl"
 #include "fast_planes.inl"
 
 namespace {
@@ -60,33 +61,7 @@ int64_t work_bytes(const FastJob& job) {
   return bytes;
 }
 
-int64_t constants_at(const Epilogue& e, int64_t t) { return least(e.first + t, e.last_step); }
-
 // -- sums as integers ----------------------------------------------------------------------------------
-
-template <class E>
-void put(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64_t channels) {
-  E* __restrict to = reinterpret_cast<E*>(e.out + t * e.out_row_bytes) + p * e.pixel_stride;
-  const int32_t *__restrict from = sums, *__restrict bias = e.bias;
-  if (e.channel_stride == 1) {
-    typedef E Eight __attribute__((vector_size(8 * sizeof(E)), may_alias));
-    int64_t c = 0;
-    for (; c + 8 <= channels; c += 8) {
-      const Eight eight = __builtin_convertvector((V32)load(from + c) + (V32)load(bias + c), Eight);
-      std::memcpy(to + c, &eight, sizeof(eight));
-    }
-    for (; c < channels; ++c) to[c] = static_cast<E>(from[c] + bias[c]);
-    return;
-  }
-  for (int64_t c = 0; c < channels; ++c) to[c * e.channel_stride] = static_cast<E>(sums[c] + e.bias[c]);
-}
-
-void put_raw(const Epilogue& e, int64_t t, int64_t p, const int32_t* sums, int64_t channels) {
-  if (e.element == 1) return put<int8_t>(e, t, p, sums, channels);
-  if (e.element == 2) return put<int16_t>(e, t, p, sums, channels);
-  if (e.element == 4) return put<int32_t>(e, t, p, sums, channels);
-  put<int64_t>(e, t, p, sums, channels);
-}
 
 // Four neighbouring pixels at once: `lane` sums apart in, side by side out.
 template <class E>
@@ -111,21 +86,6 @@ void put_raw_group(const Epilogue& e, int64_t t, int64_t p, int live, const int3
     if (e.element == 4) return put_four<int32_t>(e, t, p, sums, lane, channels);
   }
   for (int l = 0; l < live; ++l) put_raw(e, t, p + l, sums + l * lane, channels);
-}
-
-// Membranes of a pixel, which a worker keeps while it goes through the steps; `v` has room for wide ones.
-int64_t membrane_bytes(const Epilogue& e) { return e.fire->groups * kFireGroup * e.fire->lane; }
-
-void start_rows(const Epilogue& e, int64_t p, int32_t* v) {
-  if (e.finish != Finish::rows) return;
-  const int64_t bytes = membrane_bytes(e);
-  std::memcpy(v, e.first ? e.state + p * bytes : e.fire->start, static_cast<size_t>(bytes));
-}
-
-void end_rows(const Epilogue& e, int64_t p, const int32_t* v) {
-  if (e.finish != Finish::rows || !e.keep) return;
-  const int64_t bytes = membrane_bytes(e);
-  std::memcpy(e.state + p * bytes, v, static_cast<size_t>(bytes));
 }
 
 void finish_rows(const FastJob& job, int64_t t, int64_t p, const int32_t* sums, int32_t* v) {

@@ -8,6 +8,7 @@
 #include "fast_depth.h"
 #include "fast_layouts.h"
 #include "fire_layout.h"
+#include "lookup.h"
 #include "pool.h"
 #include "rows_ops.h"
 #include "rows.h"
@@ -35,7 +36,7 @@ class FastOp : public Op {
     if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind, synapse.kind.storage() == Dtype::i64);
     else if (plan.kernel == Synapse::event_rows) byte_weights();
     else if (plan.kernel == Synapse::depth_bits) depth_weights();
-    else if (plan.kernel != Synapse::dense_bytes) bit_weights();
+    else if (plan.kernel != Synapse::dense_bytes && !sums_shorts(plan.kernel)) bit_weights();
     if (plan.kernel == Synapse::dense_bytes) quads();
     if (plan.kernel == Synapse::static_bits) fixed();
     bias_.assign(job_.shape.padded, 0);
@@ -45,13 +46,17 @@ class FastOp : public Op {
     }
     Epilogue& e = job_.end;
     e.bias = bias_.data();
+    if (sums_shorts(plan.kernel))
+      lookups_ = std::make_unique<LookupLayout>(
+          job_, facts_, input.kind, [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); }, bias_, lookup_table(isa).span,
+          plan.kernel == Synapse::dot_bits);
     if (fused == Fused::none) raw(synapse.type == "Conv" && raw_layout != Layout::last);
     else fuse(synapse, *neuron, fused, stream);
     weight_ = {};
   }
 
   int64_t constant_bytes() const override {
-    const size_t layouts = (pairs_ ? pairs_->pairs.size() * 2 : 0) + (depth_ ? depth_->weights.size() * 8 : 0) + (fire_ ? fire_->bytes() : 0);
+    const size_t layouts = (pairs_ ? pairs_->pairs.size() * 2 : 0) + (depth_ ? depth_->weights.size() * 8 : 0) + (fire_ ? fire_->bytes() : 0) + (lookups_ ? static_cast<size_t>(lookups_->bytes()) : 0);
     return rows_.size() + layouts + layout_bytes_ + bias_.size() * 4 + planes_.size();
   }
   int64_t state_bytes() const override {
@@ -74,6 +79,7 @@ class FastOp : public Op {
     job.end.state = call.state;
     const Synapse kernel = plan_.high != Synapse::scalar && rate(job, call.in[0].rows) > plan_.boundary ? plan_.high : plan_.kernel;
     if (kernel != plan_.kernel && call.switched) ++*call.switched;
+    if (sums_shorts(kernel)) return run_lookups(call, job);
     if (kernel == Synapse::static_bits) return run_static(call, job);
     if (kernel == Synapse::dense_bytes) {
       quads().use(job);
@@ -117,6 +123,24 @@ class FastOp : public Op {
     std::byte** work = works(call, table_.static_bytes(job));
     const int64_t pieces = (job.shape.pixels_out + job.fixed.chunk - 1) / job.fixed.chunk;
     call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table_.static_bits(job, begin, end, work[worker]); });
+  }
+
+  void run_lookups(const Call& call, FastJob& job) const {
+    const FastShape& s = job.shape;
+    if (plan_.kernel == Synapse::lookup_bits) list_patterns(call, job);
+    const auto body = plan_.kernel == Synapse::lookup_bits ? lookup_table(isa_).sums : lookup_table(isa_).dots;
+    std::byte** work = works(call, lookup_table(isa_).work_bytes(job));
+    const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
+    call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { body(job, begin, end, work[worker]); });
+  }
+  void list_patterns(const Call& call, FastJob& job) const {
+    const FastShape& s = job.shape;
+    const int64_t lines = call.in[0].rows * s.in[0] * s.in[1], slack = 2 * s.kernel[2] * job.lookup.groups + 4 * kOverrun;  // read, not used
+    job.events.row = s.in[2] * job.lookup.groups + kOverrun;
+    job.events.list = call.scratch[0].take<uint32_t>(lines * job.events.row + slack);
+    job.events.starts = call.scratch[0].take<int32_t>(lines * (s.in[2] + 1));
+    job.lookup.totals = call.scratch[0].take<int32_t>(lines * (s.in[2] + 1));
+    call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { lookup_table(isa_).decode(job, begin, end); });
   }
 
   // Share of set bits in the packed input of one sample.
@@ -173,7 +197,8 @@ class FastOp : public Op {
       job_.weights.byte_sums = facts_.byte_sums(input.kind);
     }
     if (plan_.kernel != Synapse::dense_bytes && plan_.kernel != Synapse::dense_rows) {
-      job_.in_planes = planes_in_;
+      job_.in_planes = sums_shorts(plan_.kernel) ? 1 : planes_in_;  // its lists hold all planes
+      job_.lookup.spike_planes = planes_in_;
       job_.in_ternary = ternary_in_;
     }
   }
@@ -333,6 +358,7 @@ class FastOp : public Op {
       fire_ = std::make_unique<const FireLayout>(n, facts_.outputs, bias_, job_.shape.padded, out, stream, isa_);
       e.fire = &fire_->job;
       e.fire_step = fire_step(fire_->job, isa_);
+      if (lookups_) lookups_->fuse(job_, n, facts_, bias_, stream);
     } else if (plane_levels(neuron, n, stream)) {
       level_constants(n);
     } else {
@@ -455,6 +481,7 @@ class FastOp : public Op {
   std::unique_ptr<const DepthLayout> depth_;
   std::vector<int32_t> bias_;
   std::unique_ptr<const FireLayout> fire_;
+  std::unique_ptr<LookupLayout> lookups_;
   std::vector<std::byte> planes_;
   std::unique_ptr<std::byte, Free> aligned_;
 };

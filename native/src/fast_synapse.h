@@ -12,7 +12,9 @@
 
 namespace picojoule {
 
-enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes, static_bits, depth_bits };
+enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes, static_bits, depth_bits, lookup_bits, dot_bits };
+// Kernels of lookup.h, whose sums have 16 bits.
+inline bool sums_shorts(Synapse kernel) { return kernel == Synapse::lookup_bits || kernel == Synapse::dot_bits; }
 enum class Fused : uint8_t { none, rows, planes };
 
 // The kernel of a synapse, and another for samples whose share of set input bits passes the boundary.

@@ -10,7 +10,7 @@ struct FastTable;
 struct RowsTable;
 struct BlockTable;
 
-// avx512 is AVX-512 as Ice Lake and Zen 4 have it (F, BW, DQ, VL, VBMI2, VNNI, VPOPCNTDQ); older parts take avx2.
+// avx512 is AVX-512 as Ice Lake and Zen 4 have it (F, BW, DQ, VL, VBMI2, VNNI, VPOPCNTDQ, BITALG); older parts take avx2.
 enum class Isa { scalar, generic, neon, avx2, avx512 };
 
 const char* name_of(Isa isa);

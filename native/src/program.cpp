@@ -51,6 +51,9 @@ std::vector<bool> find_equal_rows(const GraphDef& graph) {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr double kElement = 0.3;  // nanoseconds of one element of what has no price
+constexpr double kWakeUp = 6e4;   // work that repays waking the workers for it
+
 constexpr int64_t align(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
@@ -118,7 +121,9 @@ void Program::emit(OpPtr op, const char* label, int node, std::vector<int> in, s
     }
   const int64_t state = state_bytes_;
   state_bytes_ += align(op->state_bytes());
-  steps_.push_back({std::move(op), node, std::move(in), std::move(out), state, label});
+  const Value& made = values_[out[0]];
+  const double nanoseconds = kElement * static_cast<double>(made.size * made.rows);
+  steps_.push_back({std::move(op), node, std::move(in), std::move(out), state, label, nanoseconds});
 }
 
 Program::Program(const GraphDef& graph, const Options& options)
@@ -244,6 +249,11 @@ void Program::build_fast(const GraphDef& graph, int i, const Options& options) {
   }
   const std::string label = fused ? std::string(name_of(choice.synapse)) + "+" + name : name;
   emit(std::move(op), label.c_str(), target, {in}, {out});
+  const FinishFacts finish{fused, true, 1};
+  const Synapse priced = choice.synapse == Synapse::dense_rows ? Synapse::dense_bytes : choice.synapse;
+  const int64_t pixels = window_of(node, input).out_pixels() * values_[in].rows;
+  steps_.back().nanoseconds = static_cast<double>(pixels) * price_of(node, input, WeightFacts(node, input), finish,
+                                                                     choice.rate < 0 ? kUsualRate : choice.rate, priced, {true, true}, options.isa);
 }
 
 // First fit by liveness: a value occupies its bytes from the step that makes it to the last that reads it.
@@ -292,6 +302,7 @@ void Program::run(const Frame& frame) const {
     const bool timed = v.rows > 1;
     return View{frame.arena + v.offset, v.dtype, v.size, v.equal_rows ? 0 : v.row_bytes, timed ? frame.steps : 1};
   };
+  const Serial serial;
   View in[1024], out[kMostOutputs];
   for (auto& step : steps_) {
     Call call;
@@ -306,7 +317,7 @@ void Program::run(const Frame& frame) const {
     call.keep = frame.keep;
     for (int i = 0; i < frame.parallel->workers(); ++i) frame.scratch[i].clear();
     call.scratch = frame.scratch;
-    call.parallel = frame.parallel;
+    call.parallel = frame.split_all || step.nanoseconds > kWakeUp ? frame.parallel : &serial;
     call.switched = frame.switched ? frame.switched + (&step - steps_.data()) : nullptr;
     call.inputs = frame.inputs;
     call.outputs = frame.outputs;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "block_op.h"
+#include "cost.h"
 #include "fast_synapse.h"
 #include "op.h"
 
@@ -30,6 +31,7 @@ struct Frame {
   bool keep = false;
   Scratch* scratch = nullptr;
   const Parallel* parallel = nullptr;
+  bool split_all = false;  // over workers, not only what repays waking them
   const BorderInput* inputs = nullptr;
   int64_t* const* outputs = nullptr;
   double* seconds = nullptr;  // added up for every step of the program
@@ -73,6 +75,7 @@ class Program {
     std::vector<int> out;
     int64_t state;
     std::string label;
+    double nanoseconds;  // estimated, of all steps
   };
 
   struct Choice {
@@ -96,6 +99,7 @@ class Program {
   void choose(const GraphDef& graph, const Options& options);
   void choose_node(const GraphDef& graph, int node, const Options& options);
   void choose_packed(const GraphDef& graph, int node, const Options& options);
+  Arrival arrival(const GraphDef& graph, int synapse) const;
   Layout arrives(const GraphDef& graph, int node) const;  // how the kernel of a node leaves its value
   bool comes_as(const GraphDef& graph, int node, Layout layout) const;  // without a step that turns it
   void choose_block(const GraphDef& graph, int node, const Options& options);

@@ -3,7 +3,7 @@
 # $CXX is the compiler, $LAUNCH may hold ccache, $EXTRA further sources of tests.
 here=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 avx2="-mavx2 -mbmi -mbmi2 -mlzcnt"
-avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mavx512vnni -mavx512vpopcntdq"
+avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mavx512vnni -mavx512vpopcntdq -mavx512bitalg"
 
 build_native() {
   folder=$1

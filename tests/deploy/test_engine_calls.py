@@ -107,7 +107,8 @@ def test_info_reports_memory_and_kernels() -> None:
     assert {row["name"] for row in info["nodes"]} == {n.name for n in engine.graph.nodes}
     assert sum(row["bytes"] for row in info["nodes"]) >= 8 * 9 * 70 // 8  # one bit a weight at least
     assert engine.kernels("conv1") == [
-        "scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "vector",
+        "scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits",
+        "lookup_bits", "dot_bits", "vector",
     ]  # fmt: skip
     assert engine.kernels("neuron2") == ["scalar", "rows", "planes", "vector", "block"]
     assert Engine(spiking_conv(), isa="scalar").kernels("conv1") == ["scalar"]

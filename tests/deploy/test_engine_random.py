@@ -12,6 +12,7 @@ GRAPHS = 320
 GROUP = 40
 BATCHES = (3, 1, 2, 5, 0)
 THREADS = (1, 2, 5)
+MODES = ("auto", "latency")  # the second splits the rows of every node over the threads
 
 
 def expect(graph: g.Graph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -33,12 +34,18 @@ def test_engine_equals_reference(start: int) -> None:
         wanted = expect(graph, inputs)
         threads = THREADS[seed % len(THREADS)]
         for isa in ISAS:
-            assert_same(Engine(graph, isa=isa, threads=threads)(inputs), wanted, f"seed {seed}, {isa}")
+            assert_same(
+                Engine(graph, isa=isa, threads=threads, mode=MODES[seed % 2])(inputs),
+                wanted,
+                f"seed {seed}, {isa}",
+            )
         for isa in {ISAS[-1], ISAS[1 + seed % (len(ISAS) - 1)]}:  # each in turn beside the widest
             able = Engine(graph, isa=isa)
             for node in graph.nodes:
                 for kernel in able.kernels(node.name)[1:]:
-                    engine = Engine(graph, isa=isa, kernels={node.name: kernel}, threads=threads)
+                    engine = Engine(
+                        graph, isa=isa, kernels={node.name: kernel}, threads=threads, mode="latency"
+                    )
                     rows = {row["name"]: row["kernel"] for row in engine.info()["nodes"]}
                     assert rows[node.name] == kernel
                     assert_same(engine(inputs), wanted, f"seed {seed}, {isa}, {node.name} = {kernel}")
@@ -57,7 +64,8 @@ def test_every_kernel_and_node_is_met() -> None:
     bytes_too = {"dense_bytes"} if Engine(graph).info()["isa"] in ("avx2", "avx512") else set[str]()
     by_rows = {"vector", "event_bits", "depth_bits", "dense_rows"}
     # Static counting and rows of events are chosen by their price, which may be too high here; forced above.
-    assert {k for t, k in kernels if t == "Conv"} - {"static_bits", "event_rows"} == by_rows | bytes_too
+    priced = {"static_bits", "event_rows", "lookup_bits", "dot_bits"}
+    assert {k for t, k in kernels if t == "Conv"} - priced == by_rows | bytes_too
     assert {k for t, k in kernels if t == "Neuron"} - {"scalar"} == {"vector", "rows", "planes", "block"}
     assert {k for t, k in kernels if t == "Pool"} == {"packed", "vector"}
 
@@ -70,7 +78,11 @@ def test_thread_counts_agree_in_both_splits() -> None:
             inputs = random_inputs(graph, batch, seed)
             one = Engine(graph)(inputs)
             for threads in (2, 5):
-                assert_same(Engine(graph, threads=threads)(inputs), one, f"seed {seed}, {threads} threads")
+                assert_same(
+                    Engine(graph, threads=threads, mode="latency")(inputs),
+                    one,
+                    f"seed {seed}, {threads} threads",
+                )
 
 
 def test_streams_equal_the_whole_sequence() -> None:

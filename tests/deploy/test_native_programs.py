@@ -15,18 +15,19 @@ from picojoule.deploy.engine import ISAS
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "native" / "tests"
+SUMS = {
+    "scalar",
+    "event_bits",
+    "static_bits",
+    "event_rows",
+    "dense_rows",
+    "dense_bytes",
+    "lookup_bits",
+    "dot_bits",
+}
 KERNELS = {
-    "Conv": {
-        "scalar",
-        "vector",
-        "depth_bits",
-        "event_bits",
-        "static_bits",
-        "event_rows",
-        "dense_rows",
-        "dense_bytes",
-    },
-    "Linear": {"scalar", "event_bits", "static_bits", "event_rows", "dense_rows", "dense_bytes"},
+    "Conv": SUMS | {"vector", "depth_bits"},
+    "Linear": SUMS,
     "Neuron": {"scalar", "vector", "rows", "planes"},
     "Pool": {"scalar", "vector", "packed"},
     "Mul": {"scalar", "packed"},
@@ -88,7 +89,9 @@ def test_sanitizers_find_nothing() -> None:
     assert output.count("graphs,") == output.count("cases:") == 2
 
 
-@pytest.mark.parametrize("source", ["fast_avx2.cpp", "fast_avx512.cpp", "fast_neon.cpp"])
+@pytest.mark.parametrize(
+    "source", [f"{kernels}_{isa}.cpp" for kernels in ("fast", "lookup") for isa in ("avx2", "avx512", "neon")]
+)
 def test_instruction_sets_compile(source: str, tmp_path: Path) -> None:
     """Where the compiler can: no processor is needed for that."""
     compiler = "aarch64-linux-gnu-g++" if "neon" in source else "g++"

@@ -1,0 +1,3 @@
+// Table lookups for any processor.
+#define PJ_LOOKUP kLookupGeneric
+#include "lookup.inl"
