@@ -42,7 +42,7 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
 
 constexpr double kApart = 12;  // nanoseconds of 32 neurons that run after their synapse, not with it
 
-constexpr double kClearly = 0.9;  // prices err: a kernel that has to cost this share of the preferred one to replace it
+constexpr double kClearly = 0.8;  // prices err: a kernel that has to cost this share of the preferred one to replace it
 
 // The kernel of spikes that costs least, of those that can run; the preferred one unless another is clearly cheaper.
 Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuron, const WeightFacts& facts, double rate,
