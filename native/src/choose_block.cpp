@@ -13,7 +13,7 @@ bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type =
 
 bool reads_words(const SynapsePlan& plan) {
   const auto words = [](Synapse kernel) {
-    return kernel == Synapse::event_bits || kernel == Synapse::event_rows || kernel == Synapse::static_bits;
+    return kernel != Synapse::scalar && kernel != Synapse::dense_rows && kernel != Synapse::dense_bytes;
   };
   return words(plan.kernel) || words(plan.high);
 }
