@@ -74,7 +74,10 @@ def draw(rng: np.random.Generator) -> Case:
 
 
 def layer(case: Case, rng: np.random.Generator) -> g.Graph:
-    """Input, convolution, perhaps a neuron, output."""
+    """Input, a neuron that fires what comes in, convolution, perhaps a neuron, output.
+
+    The first neuron leaves its spikes as the kernel behind it wants them, as in a net.
+    """
     pad = ((case.taps // 2, case.taps // 2),) * 2
     row, T = (case.outputs, case.out, case.out), case.T
     shape = (case.outputs, case.channels, case.taps, case.taps)
@@ -83,12 +86,22 @@ def layer(case: Case, rng: np.random.Generator) -> g.Graph:
     high = int(np.abs(codes).sum((1, 2, 3)).max()) * case.levels
     tensors = {"w": codes.astype(np.int8)}
     wide = kinds.fixed(max(2, high.bit_length() + 1), 0)
-    entry = g.Edge(case.kind, (case.channels, case.side, case.side), T)
+    shape_in = (case.channels, case.side, case.side)
+    still = {"still.decay": 0, "still.gain": 1, "still.bias": 0, "still.reset": 0, "still.start": 0}
+    tensors |= {key: np.full((1, 1), value) for key, value in still.items()}
+    tensors["still.thresholds"] = np.arange(1, case.levels + 1).reshape(-1, 1, 1)
+    feed = g.Neuron(
+        name="feed", inputs=("x",), edge=g.Edge(case.kind, shape_in, T), op="snapped", lowered=True, axis=0,
+        rounding="floor", reset="none", decay="still.decay", decay_shift=0, gain="still.gain",
+        bias="still.bias", thresholds="still.thresholds", reset_value="still.reset", v_init="still.start",
+        v_bits=8,
+    )  # fmt: skip
+    entry = g.Edge(kinds.fixed(4, 0), shape_in, T)
     conv = g.Conv(
-        name="conv", inputs=("x",), edge=g.Edge(wide, row, T), weight="w", bias=None, groups=1,
+        name="conv", inputs=("feed",), edge=g.Edge(wide, row, T), weight="w", bias=None, groups=1,
         stride=(case.stride,) * 2, padding=pad, dilation=(1, 1), coding=CODES[case.bits],
     )  # fmt: skip
-    nodes: list[g.Node] = [g.Input(name="x", inputs=(), edge=entry), conv]
+    nodes: list[g.Node] = [g.Input(name="x", inputs=(), edge=entry), feed, conv]
     if case.finish != "raw":
         spread = max(2.0, math.sqrt(case.channels * case.taps**2 * case.rate) * most * 256)
         count = 4 if case.finish == "levels" else 1

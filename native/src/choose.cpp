@@ -42,7 +42,7 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
 
 constexpr double kApart = 12;  // nanoseconds of 32 neurons that run after their synapse, not with it
 
-constexpr double kClearly = 0.8;  // prices err: a kernel that has to cost this share of the preferred one to replace it
+constexpr double kClearly = 0.85;  // prices err: a kernel that has to cost this share of the preferred one to replace it
 
 // The kernel of spikes that costs least, of those that can run; the preferred one unless another is clearly cheaper.
 Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuron, const WeightFacts& facts, double rate,
@@ -173,6 +173,7 @@ Arrival Program::arrival(const GraphDef& graph, int index) const {
   const int from = graph.nodes[index].inputs[0];
   Arrival found;
   (holds_words(arrives(graph, from)) ? found.words : found.dense) = true;
+  if (choices_[from].chain >= 0) found.dense = true;  // a chain leaves both at no cost
   for (int i = 0; i < index; ++i)
     if (is_synapse(graph.nodes[i]) && graph.nodes[i].inputs[0] == from && choices_[i].synapse != Synapse::scalar) {
       const Synapse kernel = choices_[i].plan.kernel;

@@ -33,8 +33,6 @@ constexpr double kCaution = 1.1;
 
 int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// Bytes that arrive channel last are copied by lines, not turned as those of the fit: a share of the price.
-constexpr double kLines = 0.2;
 constexpr double kPack = 5, kUnpack = 8;  // nanoseconds of a word of 64 channels in one plane
 
 constexpr int kCounts = 9;
@@ -46,21 +44,21 @@ struct Fitted {
   Row event_bits, event_rows, dense_bytes, lookup_bits, dot_bits;
 };
 
-constexpr Fitted kAvx512 = {{5.46, 19.5, 17.8, 20.5, 3.67, 0.281, 0.155, 7.15, 22.8},
-                            {13.1, 3.87, 3.94, 11.6, 4.57, 0.0818, 0.242, 5.88, 0},
-                            {0, 1.25, 2.51, 5.46, 0.115, 0.213, 7.34, 0, 0},
-                            {22.7, 2.36, 3.07, 1.58, 3.72, 0.0875, 0.41, 5.82, 2.49},
-                            {8.85, 2.51, 2.32, 0, 0.551, 0.122, 0.336, 4.85, 7.9}};
-constexpr Fitted kAvx2 = {{12.5, 1.49, 7.25, 20.1, 0, 0.349, 0.291, 6.11, 40.2},
-                          {0.982, 12.7, 7.94, 25.3, 4.89, 0.161, 0.258, 4.67, 0},
-                          {0, 1.44, 3.52, 9.34, 0.138, 0.2, 11.7, 0, 0},
-                          {21.8, 3.35, 3.18, 2.5, 0, 0.251, 0.313, 13.7, 1.81},
-                          {5.52, 3.53, 2.31, 0.171, 0.996, 0.0707, 0.49, 4.87, 8.93}};
-constexpr Fitted kGeneric = {{24, 0, 9.98, 171, 0, 0.776, 0.562, 15.8, 79.1},
-                             {31.9, 7.17, 9.69, 17.9, 6.45, 2.03, 2.15, 5.92, 0},
-                             {0, 0, 6.75, 49.5, 5.02, 0, 19.4, 0, 0},
-                             {33.8, 0, 31.1, 0, 0, 0, 14.6, 37, 28.5},
-                             {24.5, 14, 26.7, 0, 3.39, 0.59, 1.71, 4.55, 4.18}};
+constexpr Fitted kAvx512 = {{7.38, 14, 14.5, 19.4, 4.67, 0.275, 0.16, 7.36, 22.4},
+                            {12.9, 4.03, 3.98, 11.6, 4.6, 0.0834, 0.243, 6, 0},
+                            {0, 1.65, 2.6, 5.03, 0.112, 0.0546, 7.33, 0, 0},
+                            {22.6, 2.37, 3.16, 1.62, 3.75, 0.0778, 0.413, 6.04, 2.36},
+                            {9.2, 2.53, 2.4, 0, 0.534, 0.127, 0.337, 4.79, 7.96}};
+constexpr Fitted kAvx2 = {{8.16, 28.6, 16.5, 23.7, 0, 0.386, 0.277, 5.98, 24},
+                          {4.43, 11.6, 7.1, 23.3, 4.74, 0.116, 0.277, 4.69, 0},
+                          {0, 1.58, 3.4, 6.49, 0.13, 0.0497, 8.92, 0, 0},
+                          {24.3, 2.83, 3.1, 1.36, 0, 0.274, 0.313, 12.4, 1.99},
+                          {6.45, 4.2, 2.7, 0.362, 1.05, 0.0508, 0.501, 4.67, 7.43}};
+constexpr Fitted kGeneric = {{19.2, 0, 12.4, 177, 25.1, 0.892, 0.555, 9.2, 64.5},
+                             {0, 22.7, 10.9, 26.8, 18.2, 2.89, 1.09, 7.06, 0},
+                             {0, 13.6, 7.52, 4.18, 5.01, 0, 19.7, 0, 0},
+                             {20.1, 20.6, 29, 0, 7.77, 0, 15.2, 17.3, 29.2},
+                             {5.12, 23.6, 26.6, 3.23, 2.97, 0.747, 1.77, 4.55, 12.1}};
 
 const Row& prices_of(Synapse kernel, Isa isa) {
   const Fitted& all = isa == Isa::avx512 ? kAvx512 : isa == Isa::avx2 ? kAvx2 : kGeneric;
@@ -116,7 +114,6 @@ double price_of(const NodeDef& node, const NodeDef& input, const WeightFacts& fa
   const bool bytes = kernel == Synapse::dense_bytes;
   double sum = bytes && !arrival.dense ? kUnpack * words : !bytes && !arrival.words ? kPack * words : 0;
   for (int i = 0; i < kCounts; ++i) sum += counts[i] * prices[i];
-  if (bytes && arrival.dense) sum -= (1 - kLines) * counts[5] * prices[5];
   return sum;
 }
 
