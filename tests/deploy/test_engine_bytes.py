@@ -101,7 +101,7 @@ def test_the_stored_rate_chooses_rows_or_bytes() -> None:
             row = next(r for r in info["nodes"] if r["name"] == "conv1")
             if isa == "avx2":
                 assert (row["kernel"], row["other"]) == (kernel, other)
-            elif isa == "avx512":  # adds eight bit-planes faster than bytes
-                assert row["kernel"] == ("event_bits" if rate < 0.5 else "dense_bytes")
+            elif isa == "avx512":  # eight bit-planes and bytes of events cost about the same
+                assert row["kernel"] in (("event_bits", "event_rows") if rate < 0.5 else ("dense_bytes",))
             elif isa == "generic":  # and multiplies bytes slowly
                 assert row["kernel"] in ("event_bits", "static_bits")
