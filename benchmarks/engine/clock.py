@@ -34,13 +34,16 @@ def wall(call: Call, inner: int = 1, pause: float = 0.0) -> Sampler:
 
 
 def interleave(samplers: dict[str, Sampler], rounds: int) -> dict[str, Any]:
-    """Milliseconds by name, {"median", "p95", "min"}: each round takes one sample of all, so that load hits
-    them alike; one more round before them warms up and is not counted.
+    """Milliseconds by name, {"median", "p95", "min"}.
+
+    Each round takes one sample of all, so that load hits them alike, in an order drawn anew: none always
+    follows the one that leaves the caches worst. One more round before them warms up and is not counted.
     """
     samples: dict[str, list[float]] = {name: [] for name in samplers}
+    rng = np.random.default_rng(0)
     for index in range(rounds + 1):
-        for name, sample in samplers.items():
-            spent = sample()
+        for name in rng.permutation(list(samplers)):
+            spent = samplers[name]()
             if index:
                 samples[name].append(spent * 1e3)
     return {name: summary(values) for name, values in samples.items()}
