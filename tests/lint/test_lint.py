@@ -128,7 +128,9 @@ class Net(nn.Module):
     def __init__(self, middle: nn.Module | None = None, T: int = 3) -> None:
         super().__init__()
         self.entry, self.readout = timeline.Entry(3), timeline.Readout(3)
-        self.fc, self.lif = nn.Linear(4, 5), LIF(T)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # of some weights no neuron fires, and then nothing can be found
+            self.fc, self.lif = nn.Linear(4, 5), LIF(T)
         self.middle = middle or nn.Identity()
         self.head = nn.Linear(5, 2)
 
