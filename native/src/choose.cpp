@@ -15,6 +15,8 @@ constexpr Synapse kSynapses[] = {Synapse::event_bits, Synapse::event_rows, Synap
 
 constexpr const char *kMeasured = "measured on this machine", *kAskedFor = "asked for";
 
+const char* why_of(bool rate_known) { return rate_known ? "by kinds, bits and rate" : "by kinds and bits, rate unknown"; }
+
 bool counts_bits(Synapse kernel) {
   return kernel == Synapse::event_bits || kernel == Synapse::static_bits || kernel == Synapse::depth_bits;
 }
@@ -44,6 +46,12 @@ constexpr double kApart = 12;  // nanoseconds of 32 neurons that run after their
 
 constexpr double kClearly = 0.85;  // prices err: a kernel that has to cost this share of the preferred one to replace it
 
+// True where samples of many spikes may leave event_bits for static_bits. Of many planes, the set bits of all weights
+// outnumber the bytes: dense bytes serve those better, whole nodes at a time.
+bool turns_static(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
+  return (facts.planes() <= 3 || !multiplies_bytes(isa)) && refuse(node, input, facts, Synapse::event_bits).empty() && refuse(node, input, facts, Synapse::static_bits).empty();
+}
+
 // The kernel of spikes that costs least, of those that can run; the preferred one unless another is clearly cheaper.
 Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuron, const WeightFacts& facts, double rate,
                  const Arrival& arrival, const Options& options) {
@@ -63,7 +71,7 @@ Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuro
     if (!refuse(node, input, facts, kernel).empty()) continue;
     finish.fused = rows || (planes && kernel == Synapse::event_bits);
     double reached = rate;  // beyond the boundary the other kernel of a pair takes over
-    if (kernel == Synapse::event_bits && refuse(node, input, facts, Synapse::static_bits).empty())
+    if (kernel == Synapse::event_bits && turns_static(node, input, facts, options.isa))
       reached = std::min(rate, static_boundary(node, input, facts, options.isa));
     double price = price_of(node, input, facts, finish, reached, kernel, arrival, options.isa);
     if (neuron && !finish.fused) price += kApart * static_cast<double>((facts.outputs.size() + 31) / 32);
@@ -236,20 +244,12 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
       choice.synapse = choice.plan.kernel = kernel;
       choice.why = kMeasured;
     }
-  if (sums_shorts(choice.synapse) && !measured) choice.why = choice.rate < 0 ? "by kinds and bits, rate unknown" : "by kinds, bits and rate";
   const double usual = choice.rate < 0 ? kUsualRate : choice.rate;
-  // Of many planes, the set bits of all weights outnumber the bytes: dense bytes take what comes often, whole nodes at
-  // a time, since membranes in bit-planes do not become integers between samples.
-  if (!measured && !planes && choice.synapse == Synapse::event_bits && facts.planes() > 3 && multiplies_bytes(options.isa)) {
-    if (usual <= planes_boundary(node, input, facts, options.isa) || !refuse(node, input, facts, Synapse::dense_bytes).empty()) return;
-    choice.synapse = choice.plan.kernel = Synapse::dense_bytes;
-    choice.why = "by kinds, bits and rate";
-    return;
-  }
   const bool bits = counts_bits(choice.synapse);
   const Synapse events = bits ? Synapse::event_bits : Synapse::event_rows, steady = bits ? Synapse::static_bits : Synapse::dense_bytes;
   if (choice.synapse != events && (choice.synapse != steady || !(bits || measured))) return;
   if (!refuse(node, input, facts, events).empty() || !refuse(node, input, facts, steady).empty()) return;
+  if (bits && !measured && !turns_static(node, input, facts, options.isa)) return;
   const auto found = options.boundaries.find(node.name);
   const bool known = found != options.boundaries.end();
   if (measured && !known) return;
@@ -259,7 +259,7 @@ void Program::choose_by_rate(const GraphDef& graph, int index, const Options& op
   if (boundary < 1) choice.plan = {events, steady, boundary};
   if (measured) return;
   choice.synapse = usual > boundary ? steady : events;
-  choice.why = choice.rate < 0 ? "by kinds and bits, rate unknown" : "by kinds, bits and rate";
+  choice.why = why_of(choice.rate >= 0);
 }
 
 void Program::choose_synapse(const GraphDef& graph, int index, const Options& options) {
@@ -298,9 +298,9 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     else if (input.kind.spikes())
       choice.synapse = cheapest(node, input, after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector" ? nullptr : &graph.nodes[after],
                                 facts, rate == options.rates.end() ? kUsualRate : rate->second, arrival(graph, index), options);
+    choice.why = choice.synapse == Synapse::scalar ? "by kinds and bits" : why_of(rate != options.rates.end());
     for (auto kernel : order)
       if (choice.synapse == Synapse::scalar && refuse(node, input, facts, kernel).empty()) choice.synapse = kernel;
-    choice.why = "by kinds and bits";
   }
   choice.plan.kernel = choice.synapse;
   if (wanted.empty()) choose_by_rate(graph, index, options, facts, wanted_neuron == "planes");

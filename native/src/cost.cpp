@@ -19,13 +19,12 @@ struct Prices {
   double window;         // a tap of the list of one pixel's window
   double small_row, byte_row;  // 32 outputs of an event's int8 row, when bytes hold some sums and when not
   double products[3];    // of one input with 32 int8 weights, by ByteSums
-  double strip;          // 64 bytes of the bit-planes of an event's row
 };
 
 Prices prices(Isa isa) {
-  if (isa == Isa::avx512) return {0.05, 0.2, 0.48, 0.65, 2.2, 12, 2, 0.3, 0.45, {0.15, 0.15, 0.15}, 0.6};
-  if (isa == Isa::avx2) return {0.2, 0.3, 0.45, 0.85, 2.2, 12, 2, 0.3, 0.45, {0.19, 0.38, 0.9}, 1.3};
-  return {0.3, 0.5, 1.2, 2.2, 5, 12, 2, 0.6, 0.9, {20, 25, 50}, 2.4};
+  if (isa == Isa::avx512) return {0.05, 0.2, 0.48, 0.65, 2.2, 12, 2, 0.3, 0.45, {0.15, 0.15, 0.15}};
+  if (isa == Isa::avx2) return {0.2, 0.3, 0.45, 0.85, 2.2, 12, 2, 0.3, 0.45, {0.19, 0.38, 0.9}};
+  return {0.3, 0.5, 1.2, 2.2, 5, 12, 2, 0.6, 0.9, {20, 25, 50}};
 }
 
 // A boundary is drawn where static counting wins clearly: an estimate that errs costs less on this side.
@@ -140,15 +139,6 @@ double dense_boundary(const NodeDef& node, const NodeDef& input, const WeightFac
   const double vectors = static_cast<double>(blocks(w.channels_out, 32)), spikes = planes_of(input.kind);
   const double event = cost.alone + vectors * (facts.small() ? cost.small_row : cost.byte_row);
   return kCaution * vectors * cost.products[static_cast<int>(facts.byte_sums(input.kind))] / (spikes * event);
-}
-
-double planes_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
-  const Window w = window_of(node, input);
-  const Prices cost = prices(isa);
-  const int64_t lists = w.channels_out > 128 ? 1 : w.channels_out > 64 ? 2 : 4, bytes = blocks(w.channels_out, 256) * facts.planes() * 32 / lists;
-  const double event = cost.alone + cost.strip * static_cast<double>(blocks(bytes, 64));
-  const double product = cost.products[static_cast<int>(facts.byte_sums(input.kind))];
-  return static_cast<double>(blocks(w.channels_out, 32)) * product / (planes_of(input.kind) * event);
 }
 
 }  // namespace picojoule

@@ -27,7 +27,5 @@ double price_of(const NodeDef& node, const NodeDef& input, const WeightFacts& fa
 double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa);
 // The same for the int8 rows of events and dense bytes.
 double dense_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa);
-// The same for events counted in several bit-planes of the weights and dense bytes.
-double planes_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa);
 
 }  // namespace picojoule

@@ -93,15 +93,6 @@ inline V16 widen16(const int8_t* from) {
   return __builtin_convertvector(h, V16);
 #endif
 }
-inline V32 widen32(const int8_t* from) {
-#if defined(__AVX2__)
-  return (V32)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-#else
-  Quarter8 q;
-  std::memcpy(&q, from, 8);
-  return __builtin_convertvector(q, V32);
-#endif
-}
 
 // Sums of neighbouring int16 products: out[i] = a[2i] b[2i] + a[2i+1] b[2i+1].
 inline V32 madd(V16 a, V16 b) {

@@ -12,7 +12,7 @@ from picojoule import timeline
 from picojoule.compress import Binary, attach_
 from picojoule.core.errors import ConfigError, DataError, PackError
 from picojoule.deploy.read import read
-from picojoule.graph import Grid, capture, compare, pack, reference, snap
+from picojoule.graph import Grid, capture, compare, pack, packing, reference, snap
 from picojoule.graph import nodes as g
 from picojoule.neurons import LIF
 
@@ -113,6 +113,21 @@ def test_the_search_takes_inputs_of_a_byte_when_the_gate_allows(
     assert fixed.graph.inputs[0].edge.kind.bits == 14
     assert fixed.figures["input_fraction_bits"] == 12
     assert all(t["input_frac"] == 12 for t in fixed.figures["tried"])
+
+
+def test_inputs_keep_their_bits_when_a_byte_does_not_pass(
+    trained: nn.Module, digits: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = digits[0][1000:1400], digits[1][1000:1400]
+    taken = packing.Search._try
+
+    def refuse_coarse(self: packing.Search, grid: Grid, first_look: bool = True):
+        return taken(self, grid, first_look) if grid.input_frac == 12 else None
+
+    monkeypatch.setattr(packing.Search, "_try", refuse_coarse)
+    found = pack(capture(trained, x[:2]), x, y, base=Grid(input_frac=12), budget_s=0, progress=False)
+    assert found.figures["input_fraction_bits"] == 12
+    assert found.graph.inputs[0].edge.kind.bits == 14
 
 
 def test_a_given_grid_is_measured_not_judged(

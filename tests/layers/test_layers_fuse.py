@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(not leaky_native.AVAILABLE, reason="built withou
 @pytest.fixture
 def calls(monkeypatch):
     count = []
-    fire = norm_native._fire
-    monkeypatch.setattr(norm_native, "_fire", lambda *a: (count.append(a), fire(*a))[1])
+    fire = norm_native.fire
+    monkeypatch.setattr(norm_native, "fire", lambda *a: (count.append(a), fire(*a))[1])
     return count
 
 

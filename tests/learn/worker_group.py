@@ -24,6 +24,7 @@ def _enter(job: Callable[..., None], rank: int, world: int, folder: str, args: t
     try:
         # A file as meeting point: no port that another process could take in between.
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+        dist.barrier()  # a job that ends at once must not leave while others still connect
         job(rank, world, *args)
         dist.destroy_process_group()
     except BaseException:

@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(not leaky_native.AVAILABLE, reason="built withou
 def calls(monkeypatch):
     """Counts fused passes, so that no test passes on the fallback unnoticed."""
     count = []
-    fire = norm_native._fire
+    fire = norm_native.fire
 
     def counted(*args):
         count.append(args)
         return fire(*args)
 
-    monkeypatch.setattr(norm_native, "_fire", counted)
+    monkeypatch.setattr(norm_native, "fire", counted)
     return count
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from picojoule.neurons.norm_kernel import track
+
 
 def _axes(x: Tensor) -> list[int]:
     return [0, *range(2, x.dim())]
@@ -100,17 +102,8 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         with torch.no_grad():
             mean, var, n = _statistics(input)
-            self._track(mean, var, n)
+            track(self, mean, var * n / (n - 1).clamp_min(1))
         return _Normalise.apply(input, self.weight, self.bias, mean, var, n, self.eps)  # type: ignore[return-value]
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
-        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
-            return
-        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)  # type: ignore[arg-type]
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_((var * n / (n - 1).clamp_min(1)).to(self.running_var.dtype), momentum)
 
 
 def share_batchnorm_(model: nn.Module) -> nn.Module:

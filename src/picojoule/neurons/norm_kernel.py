@@ -70,6 +70,21 @@ def moments(x: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
+@torch.no_grad()
+def track(norm: Any, mean: Tensor, unbiased: Tensor) -> None:
+    """Running statistics of a BatchNorm, as nn.BatchNorm keeps them; tensor operations only, to be traced.
+
+    Args:
+        mean, unbiased: of the batch by channel, [C].
+    """
+    if norm.running_mean is None or not norm.track_running_stats:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = (1 / norm.num_batches_tracked).float() if norm.momentum is None else norm.momentum
+    for kept, seen in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        kept.copy_(torch.lerp(kept, seen.to(kept.dtype), share))
+
+
 def fire(x: Tensor, added: Tensor | None, call: Call, channels: Channels) -> Tensor:
     spikes = torch.empty_like(x)
     leaky_native._native.leaky_forward(

@@ -23,11 +23,7 @@ from picojoule import timeline
 from picojoule.neurons import leaky_native
 from picojoule.neurons.base import Neuron
 from picojoule.neurons.leaky import LeakyNeuron
-from picojoule.neurons.norm_kernel import Call, Channels
-from picojoule.neurons.norm_kernel import back as _back
-from picojoule.neurons.norm_kernel import call_of as _call_of
-from picojoule.neurons.norm_kernel import fire as _fire
-from picojoule.neurons.norm_kernel import moments as _moments
+from picojoule.neurons.norm_kernel import Call, Channels, back, call_of, fire, moments, track
 from picojoule.neurons.norm_op import norm_compiled
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -47,7 +43,7 @@ class _NormLeaky(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, added, *channels)
         ctx.call, ctx.from_batch = call, from_batch
-        return _fire(x, added, call, channels)
+        return fire(x, added, call, channels)
 
     @staticmethod
     @once_differentiable
@@ -55,20 +51,9 @@ class _NormLeaky(torch.autograd.Function):
         x, added, *rest = ctx.saved_tensors
         channels, call, wants = Channels(*rest), ctx.call, ctx.needs_input_grad
         gs: Any = leaky_native._like(grads[0], x)
-        dx, dadded, sums = _back(x, added, gs, channels, call, ctx.from_batch, wants[0], wants[1])
+        dx, dadded, sums = back(x, added, gs, channels, call, ctx.from_batch, wants[0], wants[1])
         weight, bias = (sums[1 - i].float() if wants[2 + i] else None for i in range(2))
         return dx, dadded, weight, bias, None, None, None
-
-
-@torch.no_grad()
-def _track(norm: Any, mean: Tensor, variance: Tensor, n: int) -> None:
-    """Running statistics, as nn.BatchNorm keeps them."""
-    if norm.running_mean is None or not norm.track_running_stats:
-        return
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_((variance * (n / (n - 1))).to(norm.running_var.dtype), momentum)
 
 
 def hooked(*modules: nn.Module) -> bool:
@@ -79,13 +64,16 @@ def hooked(*modules: nn.Module) -> bool:
     )
 
 
-def _plan(
-    norm: nn.Module, neuron: nn.Module, x: Tensor, added: Tensor | None
-) -> tuple[Call, Tensor, Any] | None:
-    """The call, x and added in the memory order that the kernels read; None where they do not apply."""
+def _known(norm: nn.Module, neuron: nn.Module) -> bool:
+    """Modules whose own code says what the kernels do: no other class, no method put in place of one."""
     if type(norm) not in NORMS or not isinstance(neuron, LeakyNeuron) or neuron.membrane_quant is not None:
-        return None
-    if type(neuron).forward is not Neuron.forward or type(neuron).spikes is not LeakyNeuron.spikes:
+        return False
+    return type(neuron).forward is Neuron.forward and type(neuron).spikes is LeakyNeuron.spikes
+
+
+def _plan(norm: Any, neuron: Any, x: Tensor, added: Tensor | None) -> tuple[Call, Tensor, Any] | None:
+    """The call, x and added in the memory order that the kernels read; None where they do not apply."""
+    if not _known(norm, neuron):
         return None
     if not leaky_native.AVAILABLE or torch.compiler.is_compiling() or torch.is_anomaly_enabled():
         return None
@@ -102,7 +90,7 @@ def _plan(
     if not all(_single(t) for t in (*norm.parameters(), norm.running_mean, norm.running_var)):
         return None
     x = x if leaky_native._dense(x) else x.contiguous()
-    call = _call_of(params, x, T)
+    call = call_of(params, x, T)
     return None if call is None else (call, x, leaky_native._like(added, x))
 
 
@@ -114,9 +102,7 @@ def _compiles(norm: Any, neuron: Any, x: Tensor, added: Tensor | None) -> bool:
     """True while torch.compile traces a pair that the operators serve; export sees the modules."""
     if not torch.compiler.is_compiling() or torch.compiler.is_exporting() or not leaky_native.AVAILABLE:
         return False
-    if type(norm) not in NORMS or not isinstance(neuron, LeakyNeuron) or neuron.membrane_quant is not None:
-        return False
-    if type(neuron).forward is not Neuron.forward or type(neuron).spikes is not LeakyNeuron.spikes:
+    if not _known(norm, neuron):
         return False
     rows = [x] if added is None else [x, added]
     if any(r.device.type != "cpu" or r.dtype not in leaky_native.ROWS for r in rows) or hooked(norm, neuron):
@@ -168,14 +154,15 @@ def norm_neuron(
     from_batch = batch_norm.training or batch_norm.running_mean is None
     with torch.no_grad():
         if from_batch:
-            mean, variance = _moments(x.detach(), call)
+            mean, variance = moments(x.detach(), call)
             if batch_norm.training:
-                _track(batch_norm, mean, variance, x.numel() // call.channels)
+                n = x.numel() // call.channels
+                track(batch_norm, mean, variance * (n / (n - 1)))
         else:
             mean, variance = batch_norm.running_mean, batch_norm.running_var
         channels = Channels.of(mean, variance, batch_norm.eps, batch_norm.weight, batch_norm.bias)
     if not torch.is_grad_enabled():
-        return _fire(x, added, call, channels)
+        return fire(x, added, call, channels)
     return _NormLeaky.apply(x, added, batch_norm.weight, batch_norm.bias, channels, call, from_batch)  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from picojoule.neurons import leaky_native
 from picojoule.neurons.base import leaf_module
 from picojoule.neurons.leaky_op import ordered
-from picojoule.neurons.norm_kernel import Call, Channels, back, call_of, fire, moments
+from picojoule.neurons.norm_kernel import Call, Channels, back, call_of, fire, moments, track
 
 
 def _call(x: Tensor, T: int, key: str) -> tuple[Tensor, Call]:
@@ -159,22 +159,15 @@ norm_op.register_autograd(_backward, setup_context=_setup)
 def norm_compiled(norm: Any, neuron: Any, x: Tensor, added: Tensor | None) -> Tensor:
     """neuron(norm(x) + added) through the operators, with the running statistics that the module keeps."""
     from_batch = norm.training or norm.running_mean is None
-    mean: Any
-    variance: Any
     with torch.no_grad():
         if from_batch:
             statistics = moments_op(x.detach())
-            if norm.training and norm.running_mean is not None and norm.track_running_stats:
+            if norm.training:
                 n = x.numel() // x.shape[1]
-                norm.num_batches_tracked.add_(1)
-                share = norm.momentum
-                share = (1 / norm.num_batches_tracked).float() if share is None else share
-                mean, variance = statistics[0].float(), (statistics[1] * (n / (n - 1))).float()
-                norm.running_mean.copy_(torch.lerp(norm.running_mean, mean, share))
-                norm.running_var.copy_(torch.lerp(norm.running_var, variance, share))
+                track(norm, statistics[0], statistics[1] * (n / (n - 1)))
         else:
-            mean, variance = norm.running_mean, norm.running_var
-            statistics = torch.stack([mean, variance]).double()
+            kept: list[Any] = [norm.running_mean, norm.running_var]
+            statistics = torch.stack(kept).double()
     return norm_op(
         x, added, norm.weight, norm.bias, statistics, norm.eps, int(neuron.T), neuron.leaf, from_batch
     )  # type: ignore[no-any-return]
