@@ -26,22 +26,26 @@ Layout packed_layout(const NodeDef& synapse) {
 }
 
 WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
-  const Ints weight = node.need("weight").values();
-  const int64_t channels = node.need("weight").shape[0], n = static_cast<int64_t>(weight.size()) / channels;
+  const Tensor& weight = node.need("weight");
+  const int64_t channels = weight.shape[0], size = weight.size(), n = size / channels;
   const Ints bias = node.tensor("bias") ? node.tensor("bias")->values() : Ints{0};
-  low = high = weight[0];
-  for (int64_t w : weight) {
+  low = high = weight.at(0);
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t w = weight.at(i);
     low = std::min(low, w);
     high = std::max(high, w);
     signs = signs && (w == 1 || w == -1);
   }
   int64_t set = 0;
-  for (int64_t w : weight) set += signs ? w > 0 : __builtin_popcountll(static_cast<uint64_t>(w - low));
-  density = static_cast<double>(set) / static_cast<double>(weight.size());
+  for (int64_t i = 0; i < size; ++i) set += signs ? weight.at(i) > 0 : __builtin_popcountll(static_cast<uint64_t>(weight.at(i) - low));
+  density = static_cast<double>(set) / static_cast<double>(size);
   const long double top = input.kind.high(), bottom = input.kind.low();
   for (int64_t o = 0; o < channels; ++o) {
     long double up = 0, down = 0;
-    for (int64_t i = 0; i < n; ++i) (weight[o * n + i] > 0 ? up : down) += weight[o * n + i];
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t w = weight.at(o * n + i);
+      (w > 0 ? up : down) += w;
+    }
     const long double b = bias[bias.size() == 1 ? 0 : o];
     const long double most = up * std::max(top, 0.0L) + down * std::min(bottom, 0.0L);
     const long double least = down * std::max(top, 0.0L) + up * std::min(bottom, 0.0L);

@@ -31,7 +31,7 @@ class FastOp : public Op {
          Layout from, Layout raw_layout, Isa isa)
       : table_(fast_table(isa)), rows_table_(*rows_table(isa)), isa_(isa), plan_(plan), packed_(holds_words(from)), last_(from == Layout::last),
         window_(window_of(synapse, input)), facts_(synapse, input),
-        weight_(synapse.need("weight").values()) {
+        weight_(synapse.need("weight")) {
     shape(synapse, input);
     if (plan.kernel == Synapse::dense_rows) dense_weights(input.kind, synapse.kind.storage() == Dtype::i64);
     else if (plan.kernel == Synapse::event_rows) byte_weights();
@@ -172,7 +172,7 @@ class FastOp : public Op {
 
   int64_t blocks() const { return job_.weights.lists > 1 ? 1 : (window_.channels_out + 255) / 256; }
   int64_t weight(int64_t o, int64_t tap, int64_t c) const {
-    return weight_[(o * (window_.channels_in / window_.groups) + c) * window_.taps() + tap];
+    return weight_.at((o * (window_.channels_in / window_.groups) + c) * window_.taps() + tap);
   }
 
   void shape(const NodeDef& synapse, const NodeDef& input) {
@@ -474,7 +474,7 @@ class FastOp : public Op {
   mutable int64_t layout_bytes_ = 0;  // of layouts made with the op
   Window window_;
   WeightFacts facts_;
-  Ints weight_;
+  Tensor weight_;
   FastJob job_;
   std::vector<uint8_t, Lines<uint8_t>> rows_;
   std::unique_ptr<const PairLayout> pairs_;

@@ -22,10 +22,9 @@ struct Signed {
 
 Signed signed_weight(const Node& node, bool by_input) {
   const Tensor& weight = node.find("weight")->tensor;
-  const Ints values = weight.values();
   const int64_t outputs = weight.shape[0], inputs = by_input ? weight.shape[1] : 1;
   Signed made{outputs, inputs, Ints(static_cast<size_t>(outputs * inputs), 0), Ints(static_cast<size_t>(outputs * inputs), 0)};
-  const int64_t each = static_cast<int64_t>(values.size()) / (outputs * inputs);
+  const int64_t each = weight.size() / (outputs * inputs);
   Ints plus_of, minus_of;  // of a code word
   if (node.coding.has_codebook) {
     const Tensor& book = node.find("coding.codebook")->tensor;
@@ -37,10 +36,10 @@ Signed signed_weight(const Node& node, bool by_input) {
       minus_of.push_back(down);
     }
   }
-  for (size_t i = 0; i < values.size(); ++i) {
-    const size_t to = i / static_cast<size_t>(each);
-    made.positive[to] += node.coding.has_codebook ? plus_of[values[i]] : std::max<int64_t>(values[i], 0);
-    made.negative[to] += node.coding.has_codebook ? minus_of[values[i]] : std::min<int64_t>(values[i], 0);
+  for (int64_t i = 0; i < weight.size(); ++i) {
+    const int64_t value = weight.at(i), to = i / each;
+    made.positive[to] += node.coding.has_codebook ? plus_of[value] : std::max<int64_t>(value, 0);
+    made.negative[to] += node.coding.has_codebook ? minus_of[value] : std::min<int64_t>(value, 0);
   }
   return made;
 }

@@ -168,11 +168,10 @@ Tensor expanded(const Node& node) {
   made.dtype = book.dtype;
   made.shape = weight_shape(node);
   made.data = TensorBytes(static_cast<size_t>(made.size() * bytes_of(book.dtype)));
-  const Ints rows = index.values();
   const int64_t word = book.shape[1] * bytes_of(book.dtype);
   std::byte* to = made.data.own();
-  for (int64_t row : rows) {
-    std::memcpy(to, book.data.data() + row * word, static_cast<size_t>(word));
+  for (int64_t i = 0; i < index.size(); ++i) {
+    std::memcpy(to, book.data.data() + index.at(i) * word, static_cast<size_t>(word));
     to += word;
   }
   return made;

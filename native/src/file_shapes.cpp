@@ -429,10 +429,8 @@ Shape weight_shape(const Node& node) {
   if (weight.low < least || weight.high > most)
     node.fail("weight", "codes " + std::to_string(weight.low) + ".." + std::to_string(weight.high) + " leave " + std::to_string(least) + ".." +
                             std::to_string(most) + " of coding " + coding.name);
-  if (sign) {
-    const Ints values = weight.tensor.values();
-    if (std::count(values.begin(), values.end(), 0)) node.fail("weight", "sign codes are -1 and +1, got 0");
-  }
+  for (int64_t i = 0; sign && i < weight.tensor.size(); ++i)
+    if (!weight.tensor.at(i)) node.fail("weight", "sign codes are -1 and +1, got 0");
   return weight.tensor.shape;
 }
 

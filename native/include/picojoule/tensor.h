@@ -99,7 +99,12 @@ struct Tensor {
 
   int64_t size() const { return product(shape); }
   Ints values() const;
+  int64_t at(int64_t i) const;  // for the weights of whole layers, which eight bytes each would make large
 };
+
+inline int64_t Tensor::at(int64_t i) const {
+  return with_integer(dtype, [&](auto zero) { return static_cast<int64_t>(reinterpret_cast<const decltype(zero)*>(data.data())[i]); });
+}
 
 enum class KindName : uint8_t { binary, ternary, integer, time, fixed };
 

@@ -9,7 +9,6 @@ and a warning says why. The table only chooses among kernels that give the same 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -303,6 +302,8 @@ def _checked(path: Path) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
+    import hashlib  # loads OpenSSL, 3.5 MiB that a file without a table does not need
+
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
