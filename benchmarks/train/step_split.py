@@ -17,6 +17,7 @@ OPERATORS = (
     ("events input", "conv dX"),
     ("tiled forward", "conv forward"),
     ("tiled input", "conv dX"),
+    ("sampled input", "conv dX"),
     ("dense both", "conv dW and dX, one call"),
     ("dense weight", "conv dW"),
     ("dense input", "conv dX"),
@@ -37,6 +38,7 @@ class _Labelled:
         "event_input_gradient": "events input",
         "tiled_forward": "tiled forward",
         "tiled_input_gradient": "tiled input",
+        "sampled_input_gradient": "sampled input",
     }
 
     def __init__(self, inner: Any) -> None:
@@ -77,7 +79,7 @@ def split(step: Callable[[], float]) -> dict[str, float]:
         label = next((to for part, to in OPERATORS if part in row.key), None)
         if label is None:
             continue
-        whole = row.key.startswith(("events", "tiled", "dense"))
+        whole = row.key.startswith(("events", "tiled", "sampled", "dense"))
         spent = (row.cpu_time_total if whole else row.self_cpu_time_total) / 1e3
         found[label] = found.get(label, 0.0) + spent
         inside += spent if row.key.startswith("dense") else 0.0

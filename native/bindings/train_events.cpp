@@ -36,9 +36,10 @@ Shape shape_of(const std::vector<int64_t>& v) {
   return s;
 }
 
-Shape served(const std::vector<int64_t>& numbers) {
+Shape served(const std::vector<int64_t>& numbers, bool gradient) {
   const Shape s = shape_of(numbers);
-  if (!tiles_serve(s)) throw nb::value_error("tiles serve 3x3 taps with stride, dilation and groups of 1");
+  if (!tiles_serve(s, gradient))
+    throw nb::value_error("tiles serve 3x3 taps with stride (input gradients: also 2), dilation and groups of 1");
   return s;
 }
 
@@ -112,7 +113,6 @@ void bind_events(nb::module_& m) {
         input_gradient(shape_of(shape), at<const uint8_t>(open), at<const float>(g), weight_of(weight), at<float>(dx), workers);
       },
       free);
-  m.def("tiles_serve", [](const std::vector<int64_t>& shape) { return tiles_serve(shape_of(shape)); });
   m.def("tiles_win", [](const std::vector<int64_t>& shape) {
     const Shape s = shape_of(shape);
     return std::make_tuple(tiles_win(s, false), tiles_win(s, true));
@@ -120,15 +120,24 @@ void bind_events(nb::module_& m) {
   m.def(
       "tiled_forward",
       [](const std::vector<int64_t>& shape, Address x, WeightNumbers weight, Address bias, Address y, int workers) {
-        const Shape s = served(shape);
+        const Shape s = served(shape, false);
         tiled(s, at<const float>(x), weight_of(weight), at<const float>(bias), at<float>(y), workers);
       },
       free);
   m.def(
       "tiled_input_gradient",
       [](const std::vector<int64_t>& shape, Address g, WeightNumbers weight, Address dx, int workers) {
-        const Shape s = served(shape);
+        const Shape s = served(shape, true);
         tiled_input_gradient(s, at<const float>(g), weight_of(weight), at<float>(dx), workers);
+      },
+      free);
+  m.def("sampled_serve", [](const std::vector<int64_t>& shape) { return sampled_serve(shape_of(shape)); });
+  m.def(
+      "sampled_input_gradient",
+      [](const std::vector<int64_t>& shape, Address g, WeightNumbers weight, Address dx, int workers) {
+        const Shape s = shape_of(shape);
+        if (!sampled_serve(s)) throw nb::value_error("sampled gradients are of 1x1 taps with a stride, no padding, groups of 1");
+        sampled_input_gradient(s, at<const float>(g), weight_of(weight), at<float>(dx), workers);
       },
       free);
 }

@@ -1,36 +1,13 @@
 // Minimal filtering of 4x4 outputs by 3x3 taps on vectors of PJ_BYTES bytes. Includers define PJ_TILES, the table of
 // their instruction set. Everything else has internal linkage.
 
-#include <cstring>
-
-#include "train_tiles.h"
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "train_doubled.inl"
+#include "train_tiles_lanes.inl"
 
 namespace picojoule::tiles {
 namespace {
 
-constexpr int64_t kLanes = PJ_BYTES / 4;
-constexpr int kVectors = PJ_BYTES == 64 ? 4 : 2;  // of a block: with kGroup tiles the sums fill the registers
-constexpr int kGroup = 6;
-constexpr int64_t kBlock = kVectors * kLanes;
-typedef float V __attribute__((vector_size(PJ_BYTES), aligned(4), may_alias));
-
-inline V load(const float* p) { return *reinterpret_cast<const V*>(p); }
-inline void store(float* p, V v) { *reinterpret_cast<V*>(p) = v; }
-
-inline V fma(V a, V b, V c) {
-#if PJ_BYTES == 64
-  return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif PJ_BYTES == 32
-  return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
-  return a * b + c;
-#endif
-}
-inline V fma(float a, V b, V c) { return fma(a - V{}, b, c); }
+constexpr int kReach = 6, kSide = 4, kPoints = kReach * kReach;
 
 // Polynomials are evaluated at 0, +-a, +-b and infinity. These points, exact in binary, keep the rounding error within
 // twice that of the direct sum; the usual 1 and 2 make it four times.
@@ -75,44 +52,28 @@ inline void leave_axis(const V* in, int64_t step, V* out, int64_t out_step) {
   out[3 * out_step] = fma(b3, odd_b, fma(a3, odd_a, m5));
 }
 
-void weights(const float* taps, int64_t tap_stride, int64_t rows, float* panel, int64_t points) {
-  for (int64_t k = 0; k < rows; ++k)
-    for (int64_t j = 0; j < kBlock; j += kLanes) {
-      V w[9], half[kReach * 3], all[kPoints];
-      for (int t = 0; t < 9; ++t) w[t] = load(taps + t * tap_stride + k * kBlock + j);
-      for (int x = 0; x < 3; ++x) weights_axis(w + x, 3, half + x, 3);
-      for (int y = 0; y < kReach; ++y) weights_axis(half + y * 3, 1, all + y * kReach, 1);
-      for (int p = 0; p < kPoints; ++p) store(panel + p * points + k * kBlock + j, all[p]);
-    }
-}
-
-inline void enter_lanes(const V* in, V* all) {
-  V half[kPoints];
-#pragma GCC unroll 6
-  for (int x = 0; x < kReach; ++x) enter_axis(in + x, kReach, half + x, kReach);
-#pragma GCC unroll 6
-  for (int y = 0; y < kReach; ++y) enter_axis(half + y * kReach, 1, all + y * kReach, 1);
-}
-
 void enter(const float* const* pixels, const float* const* soon, int64_t channels, float* out, int64_t points) {
-  V in[kPoints], all[kPoints];
-  int64_t k = 0;
-  for (; k + kLanes <= channels; k += kLanes) {
-    for (int p = 0; p < kPoints; ++p) in[p] = load(pixels[p] + k);
-    for (int p = 0; p < kPoints; ++p)
-      if (p % kReach >= kReach - kSide) __builtin_prefetch(soon[p] + k, 0, 2);  // the rest is in this tile
-    enter_lanes(in, all);
-    for (int p = 0; p < kPoints; ++p) store(out + p * points + k, all[p]);
-  }
-  if (k == channels) return;
-  const size_t bytes = (channels - k) * sizeof(float);
-  for (int p = 0; p < kPoints; ++p) {
-    in[p] = V{};
-    std::memcpy(&in[p], pixels[p] + k, bytes);
-  }
-  enter_lanes(in, all);
-  for (int p = 0; p < kPoints; ++p) std::memcpy(out + p * points + k, &all[p], bytes);
+  enter_tile<kReach, kSide, kPoints>(pixels, soon, channels, out, points, [](const V* in, V* all) {
+    V half[kPoints];
+#pragma GCC unroll 6
+    for (int x = 0; x < kReach; ++x) enter_axis(in + x, kReach, half + x, kReach);
+#pragma GCC unroll 6
+    for (int y = 0; y < kReach; ++y) enter_axis(half + y * kReach, 1, all + y * kReach, 1);
+  });
 }
+
+void leave(const float* in, int64_t points, const float* bias, int64_t channels, float* const* pixels) {
+  leave_tile<kSide, kPoints>(in, points, bias, channels, pixels, [](const V* m, V* y) {
+    V half[kSide * kReach];
+#pragma GCC unroll 6
+    for (int x = 0; x < kReach; ++x) leave_axis(m + x, kReach, half + x, kReach);
+#pragma GCC unroll 4
+    for (int i = 0; i < kSide; ++i) leave_axis(half + i * kReach, 1, y + i * kSide, 1);
+  });
+}
+
+constexpr uint8_t kPanel[kPoints] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17,
+                                     18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35};
 
 template <int rows>
 inline void multiply_rows(const float* in, int64_t in_row, const float* panel, int64_t depth, float* out, int64_t out_row) {
@@ -148,33 +109,13 @@ void multiply(const float* in, int64_t in_row, const float* panel, int64_t depth
   }
 }
 
-void leave(const float* in, int64_t points, const float* bias, int64_t channels, float* const* pixels) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    V m[kPoints], half[kSide * kReach], y[kSide * kSide];
-    for (int p = 0; p < kPoints; ++p) m[p] = load(in + p * points + c);
-#pragma GCC unroll 6
-    for (int x = 0; x < kReach; ++x) leave_axis(m + x, kReach, half + x, kReach);
-#pragma GCC unroll 4
-    for (int i = 0; i < kSide; ++i) leave_axis(half + i * kReach, 1, y + i * kSide, 1);
-    const int64_t live = channels - c < kLanes ? channels - c : kLanes;
-    if (bias) {
-      V shift{};
-      std::memcpy(&shift, bias + c, live * sizeof(float));
-      for (V& v : y) v += shift;
-    }
-    for (int i = 0; i < kSide * kSide; ++i) {
-      if (!pixels[i]) continue;
-      if (live == kLanes) {
-        store(pixels[i] + c, y[i]);
-      } else {
-        std::memcpy(pixels[i] + c, &y[i], live * sizeof(float));
-      }
-    }
-  }
-}
-
 }  // namespace
 
-const Kernels PJ_TILES{kBlock, kGroup, weights, enter, multiply, leave};
+const Kernels PJ_TILES{kBlock,
+                       kGroup,
+                       {kReach, kSide, kPoints, kPanel, weigh<weights_axis>, enter, leave},
+                       {doubled::kReach, doubled::kSide, doubled::kSlots, doubled::kPanel.of, weigh<doubled::weights_axis>,
+                        doubled::enter, doubled::leave},
+                       multiply};
 
 }  // namespace picojoule::tiles

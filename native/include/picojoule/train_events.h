@@ -79,13 +79,18 @@ void weight_gradient(const Shape& shape, const Spikes& spikes, const float* g, c
 // Input gradient where the bits of `open` are set, zero elsewhere.
 void input_gradient(const Shape& shape, const uint8_t* open, const float* g, const Weight& weight, float* dx, int workers);
 
-// Real values instead of spikes, where taps are 3x3 and strides 1: a quarter of the products, see train_tiles.cpp. Sums
-// are exact to rounding, about twice the error of the direct sum; a value that is not finite spreads over its tile.
-bool tiles_serve(const Shape& shape);
+// Real values instead of spikes, where taps are 3x3 and strides 1: a quarter of the products, see train_tiles.cpp; for the
+// gradient of x also where strides are 2, nine sixteenths. Sums are exact to rounding, about twice the error of the direct
+// sum; a value that is not finite spreads over its tile.
+bool tiles_serve(const Shape& shape, bool gradient);
 // Over a direct convolution that is limited by its products: for y, or for the gradient of x.
 bool tiles_win(const Shape& shape, bool gradient);
 void tiled(const Shape& shape, const float* x, const Weight& weight, const float* bias, float* y, int workers);
 void tiled_input_gradient(const Shape& shape, const float* g, const Weight& weight, float* dx, int workers);
+
+// One tap, strides above 1 and no padding: most inputs are not read, and their gradient is zero.
+bool sampled_serve(const Shape& shape);
+void sampled_input_gradient(const Shape& shape, const float* g, const Weight& weight, float* dx, int workers);
 
 // Names of the instruction sets that run here, and the choice of one, "auto" at first; answers the one before.
 // Sets without kernels of their own run the generic ones.

@@ -6,9 +6,10 @@
 
 Readable reference: event_reference.py. Spikes are recognised by value at every call and kept as bits until
 the backward pass. Where they are too dense for the event-driven sum to win, and for the gradient of neurons
-whose slope is nowhere zero, a dense kernel computes it: for 3x3 taps with stride 1 the library's own minimal
-filtering (native/src/train_tiles.cpp, a quarter of the products), else torch's. Results differ by rounding
-only. Which kernel runs depends on shapes and densities, never on a clock, so that a run can be repeated.
+whose slope is nowhere zero, a dense kernel computes it: for 3x3 taps with stride 1 (input gradients: also 2)
+the library's own minimal filtering (native/src/train_tiles.cpp, a quarter of the products, or nine
+sixteenths), for input gradients of 1x1 taps with a stride a product that writes zeros beside
+(native/src/train_sampled.cpp), else torch's. Results differ by rounding only. Which kernel runs depends on shapes and densities, never on a clock, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -160,6 +161,24 @@ def tiled_input_gradient(shape: tuple[int, ...], w: Tensor, g: Tensor, geo: Geom
     return dx
 
 
+def sampled_input_gradient(shape: tuple[int, ...], w: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    """dx of `shape`, channels last like g, of a 1x1 kernel whose stride leaves most inputs unread."""
+    dx = torch.empty(shape, memory_format=CL)
+    native.sampled_input_gradient(
+        _shape(shape, w, geo), g.data_ptr(), _weight(w), dx.data_ptr(), torch.get_num_threads()
+    )
+    return dx
+
+
+def dense_input_gradient(shape: tuple[int, ...], w: Tensor, g: Tensor, geo: Geometry) -> Tensor | None:
+    """dx of `shape` by the library's own dense kernels; None where torch is the way."""
+    if tiles(shape, w, geo)[1]:
+        return tiled_input_gradient(shape, w, g, geo)
+    if w.shape[2:] == (1, 1) and native.sampled_serve(_shape(shape, w, geo)):
+        return sampled_input_gradient(shape, w, g, geo)
+    return None
+
+
 def dense_gradients(
     x: Tensor, w: Tensor, g: Tensor, geo: Geometry, wants: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -202,8 +221,9 @@ class _EventConv(torch.autograd.Function):
             dw, wants_w = weight_gradient(bits, w, g, ctx.geo), False
         if wants_x and opened is not None and ctx.open_rate <= input_limit:
             dx, wants_x = input_gradient(bits.shape, opened, w, g, ctx.geo), False
-        if wants_x and tiles(bits.shape, w, ctx.geo)[1]:
-            dx, wants_x = tiled_input_gradient(bits.shape, w, g, ctx.geo), False
+        if wants_x:
+            dx = dense_input_gradient(bits.shape, w, g, ctx.geo)
+            wants_x = dx is None
         x = bits.unpack() if wants_w else torch.empty(bits.shape, memory_format=CL) if wants_x else g
         dense_x, dense_w = dense_gradients(x, w, g, ctx.geo, (wants_x, wants_w))
         db = g.sum((0, 2, 3)) if wants_b else None

@@ -88,8 +88,8 @@ def event_backward_op(
         fits = ec.fits(x, w, geo)
         if bits is not None and fits and bits.rate <= most:
             dw = ec.weight_gradient(bits, w, g, geo)
-        if bits is not None and fits and wants_x and ec.tiles(bits.shape, w, geo)[1]:
-            dx = ec.tiled_input_gradient(bits.shape, w, g, geo)
+        if bits is not None and fits and wants_x:
+            dx = ec.dense_input_gradient(bits.shape, w, g, geo)
     dense_x, dense_w = ec.dense_gradients(x, w, g, geo, (wants_x and dx is None, dw is None))
     dx, dw = dense_x if dx is None else dx, dense_w if dw is None else dw
     return x.new_empty(0) if dx is None else _as(dx, x), _as(dw, w)  # type: ignore[arg-type]
