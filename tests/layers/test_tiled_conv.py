@@ -1,4 +1,4 @@
-"""Minimal filtering of 3x3 taps equals the direct convolution: forward, and for input gradients of stride 1 and 2."""
+"""Minimal filtering of 3x3 taps equals the direct sum: forward, and for input gradients of stride 1 and 2."""
 
 from __future__ import annotations
 

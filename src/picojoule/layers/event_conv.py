@@ -9,7 +9,8 @@ the backward pass. Where they are too dense for the event-driven sum to win, and
 whose slope is nowhere zero, a dense kernel computes it: for 3x3 taps with stride 1 (input gradients: also 2)
 the library's own minimal filtering (native/src/train_tiles.cpp, a quarter of the products, or nine
 sixteenths), for input gradients of 1x1 taps with a stride a product that writes zeros beside
-(native/src/train_sampled.cpp), else torch's. Results differ by rounding only. Which kernel runs depends on shapes and densities, never on a clock, so that a run can be repeated.
+(native/src/train_sampled.cpp), else torch's. Results differ by rounding only.
+Which kernel runs depends on shapes and densities, never on a clock, so that a run can be repeated.
 """
 
 from __future__ import annotations
