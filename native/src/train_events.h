@@ -31,6 +31,8 @@ struct Kernels {
   // All output pixels of `images` images and one block of `vectors` * lanes output channels, of which `live` exist.
   void (*forward)(const Shape&, const RowLists&, int64_t images, const float* weights, const float* bias, float* y,
                   int vectors, int64_t live);
+  // to[c * to_row + r] = from[r * from_row + c] * scale.
+  void (*turn)(const float* from, int64_t from_row, int64_t rows, int64_t columns, float scale, float* to, int64_t to_row);
   // to[i, 0..live) = from[i * stride, 0..live), then zeros, `block` floats a position.
   void (*gather)(const float* from, int64_t stride, int64_t n, int64_t live, int64_t block, float* to);
   // result[tap] += sum over events of value * g[at - tap offset], for one input channel.

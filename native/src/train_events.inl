@@ -194,6 +194,32 @@ void forward(const Shape& s, const RowLists& lists, int64_t images, const float*
   }
 }
 
+// -- weights from one order to another -------------------------------------------------------------------
+
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int Places __attribute__((vector_size(16)));
+
+inline Four four(const float* p) { return *reinterpret_cast<const Four*>(p); }
+inline void put(float* p, Four v) { *reinterpret_cast<Four*>(p) = v; }
+
+void turn(const float* from, int64_t from_row, int64_t rows, int64_t columns, float scale, float* to, int64_t to_row) {
+  const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (int64_t r = 0; r < whole_rows; r += 4)
+    for (int64_t c = 0; c < whole_columns; c += 4) {
+      const float* at = from + r * from_row + c;
+      const Four a = four(at), b = four(at + from_row), d = four(at + 2 * from_row), e = four(at + 3 * from_row);
+      const Four ab = __builtin_shuffle(a, b, Places{0, 4, 1, 5}), de = __builtin_shuffle(d, e, Places{0, 4, 1, 5});
+      const Four ab_high = __builtin_shuffle(a, b, Places{2, 6, 3, 7}), de_high = __builtin_shuffle(d, e, Places{2, 6, 3, 7});
+      float* out = to + c * to_row + r;
+      put(out, __builtin_shuffle(ab, de, Places{0, 1, 4, 5}) * scale);
+      put(out + to_row, __builtin_shuffle(ab, de, Places{2, 3, 6, 7}) * scale);
+      put(out + 2 * to_row, __builtin_shuffle(ab_high, de_high, Places{0, 1, 4, 5}) * scale);
+      put(out + 3 * to_row, __builtin_shuffle(ab_high, de_high, Places{2, 3, 6, 7}) * scale);
+    }
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c] * scale;
+}
+
 // -- tiles of the output gradient ------------------------------------------------------------------------
 
 template <int vectors>
@@ -338,6 +364,6 @@ void dots(const TapBlock& taps, int vectors, const uint32_t* at, int64_t n, cons
 
 }  // namespace
 
-const Kernels PJ_EVENTS{kLanes, 64 / kLanes > 8 ? 8 : 64 / kLanes, pack, window, unpack, forward, gather, columns, dots};
+const Kernels PJ_EVENTS{kLanes, 64 / kLanes > 8 ? 8 : 64 / kLanes, pack, window, unpack, forward, turn, gather, columns, dots};
 
 }  // namespace picojoule::events

@@ -95,6 +95,13 @@ void weight_gradient(const Shape& s, const Spikes& spikes, const float* g, const
       }
       for (int64_t b = from; b < to; ++b) {
         const int64_t o = group * out + b * block, live = std::min(block, out - b * block);
+        if (result.in == 1) {  // as a weight lies channels last
+          float* const at = result.at + o * result.out + first;
+          for (int64_t tap = 0; tap < taps; ++tap)
+            k.turn(sums.get() + ((b - from) * taps + tap) * some * block, block, last - first, live, spikes.scale,
+                   at + tap / s.kernel_x * result.y + tap % s.kernel_x * result.x, result.out);
+          continue;
+        }
         for (int64_t i = 0; i < live; ++i)  // an output's weights lie together
           for (int64_t tap = 0; tap < taps; ++tap) {
             float* at = result.at + (o + i) * result.out + tap / s.kernel_x * result.y + tap % s.kernel_x * result.x;
