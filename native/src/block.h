@@ -71,6 +71,9 @@ struct BlockTable {
   void (*look_up)(const BorderRow&, const uint8_t* x, const void* table, int element, void* y);
   // floor(x scale + 1/2) clamped, exact for |low|, |high| < 2^23; false when some x is NaN or infinite.
   bool (*quantise)(const BorderRow&, const float* x, int element, void* y);
+  // Spikes of a kind of low..high in bytes; false when one is outside or no whole number, y is then undefined.
+  bool (*spike_bytes)(const void* x, bool is_signed, int64_t n, int low, int high, int8_t* y);
+  bool (*spike_floats)(const float* x, int64_t n, int low, int high, int8_t* y);
   // y[c] = sum of x[r][c] over rows.
   void (*columns)(BlockSource x, int64_t rows, int64_t columns, int32_t* y);
 };

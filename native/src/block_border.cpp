@@ -108,6 +108,29 @@ class BorderOp : public Op {
   std::vector<std::byte> entries_;
 };
 
+// Spikes in bytes or in single precision; what else may hold them, and what is no spike, is left to the plain node.
+class SpikesOp : public Op {
+ public:
+  SpikesOp(const NodeDef& node, int slot, const BlockTable& table)
+      : table_(table), plain_(make_input(node, slot, false)), slot_(slot), low_(static_cast<int>(node.kind.low())), high_(static_cast<int>(node.kind.high())) {}
+  void run(const Call& call) const override {
+    const BorderInput& given = call.inputs[slot_];
+    const int64_t n = call.out.size;
+    bool good = given.dtype == Dtype::u8 || given.dtype == Dtype::i8 || given.dtype == Dtype::f32;
+    for (int64_t t = 0; good && t < call.out.rows; ++t) {
+      const std::byte* from = given.data + t * n * bytes_of(given.dtype);
+      good = given.dtype == Dtype::f32 ? table_.spike_floats(reinterpret_cast<const float*>(from), n, low_, high_, call.out.as<int8_t>(t))
+                                       : table_.spike_bytes(from, given.dtype == Dtype::i8, n, low_, high_, call.out.as<int8_t>(t));
+    }
+    if (!good) plain_->run(call);
+  }
+
+ private:
+  const BlockTable& table_;
+  OpPtr plain_;
+  int slot_, low_, high_;
+};
+
 class ColumnsOp : public Op {
  public:
   ColumnsOp(const NodeDef& input, const BlockTable& table) : table_(table), columns_(input.shape[0]), rows_(input.size() / input.shape[0]) {}
@@ -131,7 +154,11 @@ OpPtr make_turn(const NodeDef& node, bool to_last, Isa isa) { return std::make_u
 OpPtr make_border(const NodeDef& node, int slot, Layout layout, Isa isa) {
   const Kind& kind = node.kind;
   constexpr int64_t exact = int64_t{1} << 23;  // of what single precision holds
-  if (node.type != "Input" || kind.spikes() || node.size() == 0) return nullptr;
+  if (node.type != "Input" || node.size() == 0) return nullptr;
+  if (kind.spikes()) {
+    if (layout == Layout::last || kind.storage() != Dtype::i8 || kind.frac != 0) return nullptr;
+    return std::make_unique<SpikesOp>(node, slot, block_table(isa));
+  }
   const bool numbers = kind.low() > -exact && kind.high() < exact && kind.frac > -100 && kind.frac < 100;
   const bool bytes = node.tensor("table") && kind.storage() != Dtype::i64 && node.size() <= int64_t{1} << 30;
   if (node.tensor("table") ? !bytes : !numbers) return nullptr;

@@ -307,9 +307,38 @@ bool border_quantise(const BorderRow& job, const float* x, int element, void* y)
   return good;
 }
 
+template <class E>
+bool spike_bytes_of(const E* __restrict x, int64_t n, int low, int high, int8_t* __restrict y) {
+  E least = 0, most = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    least = x[i] < least ? x[i] : least;
+    most = x[i] > most ? x[i] : most;
+    y[i] = static_cast<int8_t>(x[i]);
+  }
+  return least >= low && most <= high;
+}
+
+bool spike_bytes(const void* x, bool is_signed, int64_t n, int low, int high, int8_t* y) {
+  return is_signed ? spike_bytes_of(static_cast<const int8_t*>(x), n, low, high, y)
+                   : spike_bytes_of(static_cast<const uint8_t*>(x), n, low, high, y);
+}
+
+bool spike_floats(const float* __restrict x, int64_t n, int low, int high, int8_t* __restrict y) {
+  const float least = static_cast<float>(low), most = static_cast<float>(high);
+  int bad = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    float at = x[i] > least ? x[i] : least;  // the least for a NaN, which then differs from x
+    at = at < most ? at : most;
+    const int32_t whole = static_cast<int32_t>(at);
+    bad |= static_cast<float>(whole) == x[i] ? 0 : 1;
+    y[i] = static_cast<int8_t>(whole);
+  }
+  return bad == 0;
+}
+
 }  // namespace
 
 namespace picojoule {
-const BlockTable PJ_BLOCK = {block_affine, block_add,  block_levels,   block_step,      block_widen,  block_narrow,
-                             block_words,  block_turn, border_look_up, border_quantise, block_columns};
+const BlockTable PJ_BLOCK = {block_affine,   block_add,       block_levels, block_step,   block_widen,  block_narrow, block_words, block_turn,
+                             border_look_up, border_quantise, spike_bytes,  spike_floats, block_columns};
 }

@@ -1,7 +1,9 @@
 #include "packed.h"
 
 #include <algorithm>
+#include <cstring>
 
+#include "block.h"
 #include "rows.h"
 
 namespace picojoule {
@@ -35,9 +37,11 @@ namespace {
 
 class PackOp : public Op {
  public:
-  PackOp(const Packed& p, const RowsTable* table) : p_(p), table_(table) {}
+  PackOp(const Packed& p, Isa isa) : p_(p), table_(rows_table(isa)), tokens_(table_ ? &block_table(isa) : nullptr) {}
   void run(const Call& call) const override {
-    if (table_ && p_.pixel_stride == 1 && call.in[0].dtype == Dtype::i8) return run_vector(call);
+    const bool bytes = table_ && call.in[0].dtype == Dtype::i8;
+    if (bytes && p_.pixel_stride == 1) return run_vector(call);
+    if (bytes && p_.channel_stride == 1) return run_tokens(call);
     uint64_t* words = call.scratch->take<uint64_t>(p_.pixels);
     for (int64_t t = 0; t < call.out.rows; ++t) {
       with_integer(call.in[0].dtype, [&](auto zero) {
@@ -75,8 +79,20 @@ class PackOp : public Op {
                      p_.ternary ? (plane ? -1 : 1) : 0, call.out.as<uint64_t>(t) + plane * p_.pixels * p_.words);
   }
 
+  // Whole words are read at once, of the last pixel too: what is no multiple of them is read from a copy with room.
+  void run_tokens(const Call& call) const {
+    const int64_t n = p_.pixels * p_.channels;
+    int8_t* room = p_.channels % 64 ? call.scratch->take<int8_t>(n + kBlockSlack) : nullptr;
+    for (int64_t t = 0; t < call.out.rows; ++t) {
+      const int8_t* from = call.in[0].as<int8_t>(t);
+      if (room) std::memcpy(room, from, static_cast<size_t>(n));
+      tokens_->words(room ? room : from, p_.pixels, p_.channels, p_.planes, p_.ternary, p_.pixels * p_.words, call.out.as<uint64_t>(t));
+    }
+  }
+
   Packed p_;
   const RowsTable* table_;
+  const BlockTable* tokens_;
 };
 
 class UnpackOp : public Op {
@@ -129,11 +145,7 @@ Packed beside(const NodeDef& node, Layout words, Layout integers) {
 
 }  // namespace
 
-OpPtr make_pack(const NodeDef& node, Layout from, Layout to, const RowsTable* table) {
-  return std::make_unique<PackOp>(beside(node, to, from), table);
-}
-OpPtr make_unpack(const NodeDef& node, Layout from, Layout to, const RowsTable* table) {
-  return std::make_unique<UnpackOp>(beside(node, from, to), table);
-}
+OpPtr make_pack(const NodeDef& node, Layout from, Layout to, Isa isa) { return std::make_unique<PackOp>(beside(node, to, from), isa); }
+OpPtr make_unpack(const NodeDef& node, Layout from, Layout to, Isa isa) { return std::make_unique<UnpackOp>(beside(node, from, to), rows_table(isa)); }
 
 }  // namespace picojoule

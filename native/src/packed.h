@@ -2,11 +2,10 @@
 // Packed spikes: [plane][pixel][word], channel c of a pixel is bit c % 64 of word c / 64. Planes: one for
 // binary, +1 and -1 for ternary, the binary digits for integer(D).
 
+#include "isa.h"
 #include "op.h"
 
 namespace picojoule {
-
-struct RowsTable;
 
 // Dense: C order. Packed: the channel is the first row axis (convolutions) or the last (tokens). Last: integers like
 // dense ones, but the first row axis, the channel, lies last: [pixel][channel].
@@ -28,9 +27,9 @@ Packed packed_of(const NodeDef& node, Layout layout);
 // The same layout by its one name: rows of one axis are packed_last, and dense where only one axis has an extent.
 Layout canonical(const NodeDef& node, Layout layout);
 
-// From and to dense or last; a null table: one element at a time.
-OpPtr make_pack(const NodeDef& node, Layout from, Layout to, const RowsTable* table);
-OpPtr make_unpack(const NodeDef& node, Layout from, Layout to, const RowsTable* table);
+// From and to dense or last; scalar: one element at a time.
+OpPtr make_pack(const NodeDef& node, Layout from, Layout to, Isa isa);
+OpPtr make_unpack(const NodeDef& node, Layout from, Layout to, Isa isa);
 
 // Max and min pools of binary and ternary spikes as OR and AND of words; `packable` says whether a node is one.
 bool packable_pool(const NodeDef& node, const NodeDef& input);

@@ -75,8 +75,8 @@ bool Program::exists(int node, Layout layout) const {
 }
 
 OpPtr Program::conversion(const NodeDef& def, Layout from, Layout to) const {
-  if (holds_words(to)) return make_pack(def, from, to, table_);
-  if (holds_words(from)) return make_unpack(def, from, to, table_);
+  if (holds_words(to)) return make_pack(def, from, to, isa_);
+  if (holds_words(from)) return make_unpack(def, from, to, isa_);
   return make_turn(def, to == Layout::last, isa_);
 }
 
@@ -127,7 +127,7 @@ void Program::emit(OpPtr op, const char* label, int node, std::vector<int> in, s
 }
 
 Program::Program(const GraphDef& graph, const Options& options)
-    : isa_(options.isa), table_(rows_table(options.isa)), equal_rows_(find_equal_rows(graph)) {
+    : isa_(options.isa), equal_rows_(find_equal_rows(graph)) {
   choose(graph, options);
   int inputs = 0, outputs = 0;
   for (int i = 0; i < static_cast<int>(graph.nodes.size()); ++i) {

@@ -130,7 +130,6 @@ class Program {
   void place();
 
   const Isa isa_;
-  const RowsTable* table_;       // null: scalar
   std::vector<Choice> choices_;  // by node
   std::vector<std::vector<int>> readers_;  // by node
   std::vector<BlockPlan> blocks_;  // chains; one that was joined to another has no members
