@@ -4,7 +4,7 @@
 
 namespace {
 
-// A group of pixels whose windows lie apart, of one or few weight planes.
+// A group of pixels whose windows lie apart, or one pixel; of one or few weight planes.
 template <int Lists>
 struct JoinedGroup {
   static constexpr int kLists = Lists;
@@ -187,7 +187,9 @@ void finish_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work
 
 void event_bits(const FastJob& job, int64_t begin, int64_t end, std::byte* work) {
   const int lists = job.weights.lists;
-  if (lists == 1) return finish_bits<StripGroup<1, false>>(job, begin, end, work);
+  // One count a pixel stays in registers until the neuron reads it; strips would store it first.
+  const bool alone = job.weights.planes == 1 && job.shape.out_channels <= 256 && (job.in_planes == 1 || job.in_ternary);
+  if (lists == 1) return alone ? finish_bits<JoinedGroup<1>>(job, begin, end, work) : finish_bits<StripGroup<1, false>>(job, begin, end, work);
   if (job.weights.shared)
     return lists == 2 ? finish_bits<StripGroup<2, true>>(job, begin, end, work) : finish_bits<StripGroup<4, true>>(job, begin, end, work);
   if (job.weights.strips)
