@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "cost.h"
+#include "fast_groups.h"
 #include "rows_ops.h"
 
 namespace picojoule {
@@ -79,6 +79,11 @@ Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuro
     if (best == Synapse::scalar || price < least) best = kernel, least = price;
   }
   return best;
+}
+
+// Integers into groups of few channels: dense kernels would multiply mostly zeros, shifted rows (rows_conv.cpp) do not.
+bool few_a_group(const NodeDef& node, const NodeDef& input, Isa isa) {
+  return !input.kind.spikes() && node.integer("groups", 1) > 1 && node.need("weight").shape[1] <= (multiplies_bytes(isa) ? 4 : 16);
 }
 
 [[noreturn]] void refuse_kernel(const NodeDef& node, const std::string& kernel, const std::string& why) {
@@ -284,6 +289,7 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     choice.why = kMeasured;
     return;
   }
+  if (wanted.empty() && wanted_neuron.empty() && few_a_group(node, input, options.isa) && vector_able(graph, index, options.stream, options.isa)) return;
   if (!wanted.empty()) {
     for (auto kernel : kSynapses)
       if (wanted == name_of(kernel)) choice.synapse = kernel;
@@ -304,6 +310,8 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
   }
   choice.plan.kernel = choice.synapse;
   if (wanted.empty()) choose_by_rate(graph, index, options, facts, wanted_neuron == "planes");
+  if (choice.synapse != Synapse::scalar && choice.synapse != Synapse::depth_bits && node.integer("groups", 1) > 1)
+    choice.plan.together = groups_together(node, input, facts, choice.plan.kernel, options.isa);
   if (choice.synapse == Synapse::scalar || after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector" || wanted_neuron == "block") return;
   const std::string best = wanted_neuron.empty() ? tuned(graph.nodes[after].name) : "";
   if (best == "block") return;

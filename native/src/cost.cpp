@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "moves.h"
+#include "fast_groups.h"
 
 namespace picojoule {
 namespace {
@@ -108,6 +108,7 @@ Row counts_of(const Window& w, const WeightFacts& facts, const FinishFacts& fini
 double price_of(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, const FinishFacts& finish, double rate,
                 Synapse kernel, const Arrival& arrival, Isa isa) {
   const Window w = window_of(node, input);
+  if (w.groups > 1 && kernel != Synapse::depth_bits) return price_of_groups(node, input, facts, finish, rate, kernel, arrival, isa);
   const Row counts = counts_of(w, facts, finish, static_cast<double>(std::max<int64_t>(1, node.steps)), planes_of(input.kind), rate, kernel, isa), &prices = prices_of(kernel, isa);
   const double words = static_cast<double>(w.in_pixels() * blocks(w.channels_in, 64) * planes_of(input.kind)) / static_cast<double>(w.out_pixels());
   const bool bytes = kernel == Synapse::dense_bytes;
@@ -118,6 +119,10 @@ double price_of(const NodeDef& node, const NodeDef& input, const WeightFacts& fa
 
 double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
   const Window w = window_of(node, input);
+  if (w.groups > 1) {
+    const GroupLayer layer = layer_of(node, input, facts, groups_together(node, input, facts, Synapse::event_bits, isa));
+    return static_boundary(layer.node, layer.input, layer.facts, isa);
+  }
   const Prices cost = prices(isa);
   const double k = static_cast<double>(w.taps() * w.channels_in), weight_planes = facts.planes(), spikes = planes_of(input.kind);
   const int64_t steps = std::max<int64_t>(1, node.steps), pixels = w.out_pixels();
@@ -135,6 +140,10 @@ double static_boundary(const NodeDef& node, const NodeDef& input, const WeightFa
 
 double dense_boundary(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
   const Window w = window_of(node, input);
+  if (w.groups > 1) {
+    const GroupLayer layer = layer_of(node, input, facts, groups_together(node, input, facts, Synapse::event_rows, isa));
+    return dense_boundary(layer.node, layer.input, layer.facts, isa);
+  }
   const Prices cost = prices(isa);
   const double vectors = static_cast<double>(blocks(w.channels_out, 32)), spikes = planes_of(input.kind);
   const double event = cost.alone + vectors * (facts.small() ? cost.small_row : cost.byte_row);

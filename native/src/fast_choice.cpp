@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "fast.h"
+#include "fast_groups.h"
 #include "fast_synapse.h"
 #include "lookup.h"
 #include "moves.h"
@@ -104,7 +105,11 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
   const Window w = window_of(node, input);
   const bool depthwise = w.groups == w.channels_in && w.groups == w.channels_out;
   if (kernel == Synapse::depth_bits && (!depthwise || node.type != "Conv")) return "it is not depthwise";
-  if (kernel != Synapse::depth_bits && w.groups != 1) return "it has groups";
+  if (kernel != Synapse::depth_bits && w.groups != 1) {
+    if (depthwise) return "it is depthwise";
+    const GroupLayer layer = layer_of(node, input, facts, 1);
+    return refuse(layer.node, layer.input, layer.facts, kernel);
+  }
   // Sums wrap, so that a result of up to 32 bits is right whatever lies between.
   const bool pieces = kernel == Synapse::dense_rows && fits_in_pieces(node, input, facts);
   if (!fits32(facts.total_bound) && node.kind.storage() == Dtype::i64 && !pieces) return "its sums pass 32 bits";

@@ -6,6 +6,7 @@
 
 #include "fast.h"
 #include "fast_depth.h"
+#include "fast_groups.h"
 #include "fast_layouts.h"
 #include "fire_layout.h"
 #include "lookup.h"
@@ -490,6 +491,8 @@ class FastOp : public Op {
 
 OpPtr make_fast(const NodeDef& synapse, const NodeDef& input, const NodeDef* neuron, const SynapsePlan& plan, Fused fused,
                 bool stream, Layout from, Layout raw, Isa isa) {
+  if (plan.kernel != Synapse::depth_bits && window_of(synapse, input).groups > 1)
+    return make_groups(synapse, input, neuron, plan, fused, stream, from, raw, isa);
   return std::make_unique<FastOp>(synapse, input, neuron, plan, fused, stream, from, raw, isa);
 }
 

@@ -21,6 +21,7 @@ enum class Fused : uint8_t { none, rows, planes };
 struct SynapsePlan {
   Synapse kernel = Synapse::scalar, high = Synapse::scalar;
   double boundary = 1;
+  int64_t together = 1;  // groups of a convolution that make one layer (fast_groups.h)
 };
 
 const char* name_of(Synapse kernel);

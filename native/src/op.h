@@ -56,6 +56,10 @@ class Scratch {
     return reinterpret_cast<E*>(block.memory.get());
   }
   void clear() { used_ = 0; }
+  // What was taken since a mark may be taken again.
+  using Mark = size_t;
+  Mark mark() const { return used_; }
+  void back_to(Mark mark) { used_ = mark; }
   // For a program that runs inside a kernel; kept like everything else.
   Scratch& inner() {
     if (!inner_) inner_ = std::make_unique<Scratch>();

@@ -81,12 +81,14 @@ struct Builder {
 
   int synapse(int x) {
     const NodeDef& from = at(x);
-    const int64_t out = dice.chance(20) ? from.shape[0] * dice.in(1, 2) : dice.in(0, 2) == 0 ? dice.in(1, 8) : dice.in(30, 300);
+    int64_t out = dice.chance(20) ? from.shape[0] * dice.in(1, 2) : dice.in(0, 2) == 0 ? dice.in(1, 8) : dice.in(30, 300);
     const bool signs = dice.chance(50);
     const int64_t bound = signs ? 1 : (int64_t{1} << dice.in(0, 7)) - 1;
     const size_t axes = from.shape.size() - 1;
+    const int64_t C = from.shape[0], some = C % 2 == 0 ? C % 5 == 0 ? 5 : 2 : C % 3 == 0 ? 3 : 1;
+    int64_t groups = axes && C <= 8 && out % C == 0 && dice.chance(60) ? C : 1;  // depthwise
+    if (axes && C > 0 && groups == 1 && dice.chance(25)) groups = some, out = (out + some - 1) / some * some;
     NodeDef n = node(axes ? "Conv" : "Linear", x + 1, {x}, make_kind("fixed", 1, 30, 0), {out}, from.steps);
-    const int64_t C = from.shape[0], groups = axes && C <= 8 && out % C == 0 && dice.chance(60) ? C : 1;  // depthwise
     Shape weight{out, C / groups};
     Ints stride, padding, dilation;
     for (size_t i = 0; i < axes; ++i) {

@@ -118,12 +118,13 @@ class Builder:
     def conv(self, x: str, out: int | None = None, *, same: bool = False) -> str:
         rng, edge = self.rng, self.edge(x)
         channels, space = edge.shape[0], edge.shape[1:]
+        whole = same or out is not None
         out = out or self.pick(3, 8, 33, 64)
-        groups = self.pick(1, 1, 1, channels if self.chance(0.5) else 1)
-        if same:
+        groups = self.pick(1, 1, self.pick(*(n for n in (1, 3, 4, 5, 8, 11) if channels % n == 0)), channels)
+        if whole:
             groups = 1
         elif groups > 1:
-            out = channels * self.pick(1, 2)
+            out = channels * self.pick(1, 2) if groups == channels else groups * self.pick(1, 3, 16)
         kernel, stride, padding, dilation, sizes = [], [], [], [], []
         for n in space:
             k, d, s = self.pick(1, 2, 3, 3), self.pick(1, 1, 2), self.pick(1, 1, 2, 3)

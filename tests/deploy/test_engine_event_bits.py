@@ -10,7 +10,6 @@ from graph_builder import bits_for
 from random_graphs import Builder
 
 from picojoule.core import kinds
-from picojoule.core.errors import PackError
 from picojoule.core.kinds import Kind
 from picojoule.deploy.engine import ISAS, Engine
 from picojoule.graph import nodes as g
@@ -121,9 +120,3 @@ def depthwise(channels: int, bits: int | None, T: int = 2, groups: int | None = 
     )  # fmt: skip
     b.output(b.neuron(y), "out")
     return b, y
-
-
-def test_groups_are_refused() -> None:
-    b, y = depthwise(8, None)
-    with pytest.raises(PackError, match=f"{y}.*event_bits.*groups"):
-        Engine(b.graph(), kernels={y: "event_bits"})
