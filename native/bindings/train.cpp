@@ -51,17 +51,18 @@ Leaky leaky(std::tuple<int, int, int> codes, std::tuple<bool, bool, bool, bool, 
   return p;
 }
 
-// Addresses of scale, shift and added rows, and inner, count (see Norm); scale 0: no normalisation.
-using Normed = std::tuple<Address, Address, Address, int64_t, int64_t>;
+// Addresses of scale, shift, added rows and their bits, size of a bit, and inner, count (see Norm); scale 0: no
+// normalisation.
+using Normed = std::tuple<Address, Address, Address, Address, float, int64_t, int64_t>;
 
 Norm norm(const Normed& n) {
-  const auto [scale, shift, added, inner, count] = n;
+  const auto [scale, shift, added, bits, size, inner, count] = n;
   if (inner < 1 || count < 1) throw nb::value_error("a normalisation needs at least one channel");
-  return {at<const float>(scale), at<const float>(shift), at<const void>(added), inner, count};
+  return {at<const float>(scale), at<const float>(shift), at<const void>(added), at<const uint8_t>(bits), size, inner, count};
 }
 
 void forward(const Leaky& rule, int64_t steps, int64_t width, int workers, Address x, Address v0, Address spikes,
-             Address v, Address saved, int form, bool brief, const Normed& normed) {
+             Address v, Address saved, int form, bool brief, const Normed& normed, Address bits) {
   Forward call;
   call.x = at<const void>(x);
   call.v0 = at<const float>(v0);
@@ -71,6 +72,7 @@ void forward(const Leaky& rule, int64_t steps, int64_t width, int workers, Addre
   call.form = checked(form, Saved::membrane, "unknown saved form");
   call.brief = brief;
   call.norm = norm(normed);
+  call.bits = at<uint8_t>(bits);
   leaky_forward(rule, call, steps, width, workers);
 }
 
@@ -144,6 +146,7 @@ void bind_train(nb::module_& m) {
   m.def("leaky_forward", &forward, free);
   m.def("leaky_backward", &backward, free);
   m.def("norm_backward", &norm_backward, free);
+  m.def("count_bits", [](Address bits, int64_t bytes) { return count_bits(at<const uint8_t>(bits), bytes); });
   m.def(
       "moments",
       [](const Values& values, int64_t total, int workers, Address mean, Address variance) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cstring>
 #include <stdexcept>
 #include <vector>
 
@@ -70,6 +71,10 @@ std::vector<double> total_of(const std::vector<double>& parts, int64_t size) {
   return total;
 }
 
+void check_bits(bool any, int64_t width) {
+  if (any && width % 8) throw std::invalid_argument("bits of spikes need steps of whole bytes");
+}
+
 void check(int64_t steps, int64_t width) {
   if (steps < 1 || width < 0) throw std::invalid_argument("a leaky kernel needs at least 1 step and no negative width");
 }
@@ -84,6 +89,8 @@ void leaky_forward(const Leaky& rule, const Forward& call, int64_t steps, int64_
   check(steps, width);
   if (!call.x && width) throw std::invalid_argument("the input is missing");
   if (call.form == Saved::recompute && call.saved) throw std::invalid_argument("form recompute saves nothing");
+  if (call.bits && (call.brief || !call.spikes)) throw std::invalid_argument("bits are made of spikes in float32");
+  check_bits(call.bits || call.norm.bits, width);
   const bool far = is_far(steps * width);
   const ShortTable* at_once = short_forward(rule, call, steps) ? short_table() : nullptr;
   in_pieces(steps, width, kPiece, workers, [&](int64_t begin, int64_t n, int64_t) {
@@ -107,6 +114,7 @@ void leaky_backward(const Leaky& rule, const Backward& call, int64_t steps, int6
     throw std::invalid_argument("the gradient of a hard reset needs the membrane, which the byte form does not hold");
   if (call.sums && (!call.norm.scale || !call.unit || !call.centre || call.form != Saved::recompute))
     throw std::invalid_argument("sums by channel need a normalisation and the input");
+  check_bits(call.norm.bits, width);
   const int64_t piece = call.form == Saved::recompute ? piece_of(steps) : kPiece, size = 2 * call.norm.count;
   const bool far = is_far(steps * width);
   const int64_t shares = std::min((width + piece - 1) / piece, kShares);
@@ -157,6 +165,17 @@ void input_gradient(const Rows& rows, const InputGradient& call, int64_t total, 
   split_over_workers(total, grain, useful_workers(total, workers), false, [&](int64_t begin, int64_t end, int) {
     table().input_gradient(rows, call, begin, end - begin, is_far(total));
   });
+}
+
+int64_t count_bits(const uint8_t* bits, int64_t bytes) {
+  int64_t count = 0, i = 0;
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, bits + i, 8);
+    count += std::popcount(word);
+  }
+  for (; i < bytes; ++i) count += std::popcount(bits[i]);
+  return count;
 }
 
 void sum_by_constant(const float* each, int64_t width, int64_t inner, int64_t count, float* out) {

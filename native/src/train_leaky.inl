@@ -56,6 +56,7 @@ void forward(const Leaky& p, const Forward& call, int64_t T, int64_t N, int64_t 
       float* spikes = place(call.spikes, at, call.brief, far, s);
       stepper(p, constants, j, current.block(row, begin + j, m), v + j, h, spikes, v + j, m);
       if (call.spikes && spikes == s.at) write(s, call.spikes, at, call.brief, far, m);
+      if (call.bits) to_bits(spikes, call.bits + at / 8, m);
       if (call.saved) save(p, call, form, at, h, spikes, codes, far, m);
     });
   }

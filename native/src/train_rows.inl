@@ -135,6 +135,47 @@ inline float* place(void* base, int64_t at, bool brief, bool far, float* buffer)
   return base && !brief && !far ? static_cast<float*>(base) + at : buffer;
 }
 
+// -- bits of spikes: n a multiple of 8 -----------------------------------------------------------------------
+
+inline void to_bits(const float* spikes, uint8_t* bits, int64_t n) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16) {
+    const __mmask16 set = _mm512_cmp_ps_mask(_mm512_loadu_ps(spikes + i), _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    std::memcpy(bits + i / 8, &set, 2);
+  }
+#elif defined(__AVX2__)
+  for (; i < n; i += 8) {
+    const __m256 set = _mm256_cmp_ps(_mm256_loadu_ps(spikes + i), _mm256_setzero_ps(), _CMP_NEQ_UQ);
+    bits[i / 8] = static_cast<uint8_t>(_mm256_movemask_ps(set));
+  }
+#endif
+  for (; i < n; i += 8) {
+    uint8_t byte = 0;
+    for (int k = 0; k < 8; ++k) byte |= static_cast<uint8_t>(spikes[i + k] != 0.0f) << k;
+    bits[i / 8] = byte;
+  }
+}
+
+inline void of_bits(const uint8_t* bits, float size, float* out, int64_t n) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  const __m512 one = _mm512_set1_ps(size);
+  for (; i + 16 <= n; i += 16) {
+    __mmask16 set;
+    std::memcpy(&set, bits + i / 8, 2);
+    _mm512_storeu_ps(out + i, _mm512_maskz_mov_ps(set, one));
+  }
+#elif defined(__AVX2__)
+  const __m256i places = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  for (; i < n; i += 8) {
+    const __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits[i / 8]), places), places);
+    _mm256_storeu_ps(out + i, _mm256_and_ps(_mm256_castsi256_ps(set), _mm256_set1_ps(size)));
+  }
+#endif
+  for (; i < n; ++i) out[i] = bits[i / 8] >> (i % 8) & 1 ? size : 0.0f;
+}
+
 // Orders stores that passed the caches before whatever tells another thread that they are done.
 inline void settle(bool far) {
 #if defined(__AVX2__)
@@ -173,8 +214,9 @@ struct Current {
     const float* values = read(x, at + first, brief, wide, n);
     if (!norm.scale) return values;
     affine(values, norm, norm.scale, norm.shift, made, first, n);
-    if (norm.added) {
-      const float* __restrict r = read(norm.added, at + first, brief, added, n);
+    if (norm.added || norm.bits) {
+      if (norm.bits) of_bits(norm.bits + (at + first) / 8, norm.size, added, n);
+      const float* __restrict r = norm.bits ? added.at : read(norm.added, at + first, brief, added, n);
       float* __restrict y = made;
       for (int64_t i = 0; i < n; ++i) y[i] += r[i];
     }

@@ -44,14 +44,30 @@ inline float settled(float m, float f, float value) {
   return m;
 }
 
+// Added rows of a block, where they are or made of bits.
+struct Added {
+  Rows4 made;
+  const float* at[T] = {};
+  bool any = false;
+
+  void load(const Norm& norm, int64_t width, int64_t first, int64_t n) {
+    any = norm.added || norm.bits;
+    for (int t = 0; any && t < T; ++t) {
+      at[t] = norm.bits ? made.at[t] : static_cast<const float*>(norm.added) + t * width + first;
+      if (norm.bits) of_bits(norm.bits + (t * width + first) / 8, norm.size, made.at[t], n);
+    }
+  }
+};
+
 // Calls use(source, i, length, c) for stretches of neurons [first, first + n) of a step.
 template <class Use>
-void by_source(const void* rows, const Norm& norm, int64_t width, int64_t first, int64_t n, Use use) {
+void by_source(const void* rows, const Norm& norm, Added& more, int64_t width, int64_t first, int64_t n, Use use) {
+  more.load(norm, width, first, n);
   const auto of = [&]<Input input, bool added>(int64_t i, int64_t length, int64_t c) {
     Source<input, added> source;
     for (int t = 0; t < T; ++t) {
       source.x[t] = static_cast<const float*>(rows) + t * width + first + i;
-      source.r[t] = added ? static_cast<const float*>(norm.added) + t * width + first + i : nullptr;
+      source.r[t] = added ? more.at[t] + i : nullptr;
     }
     source.scale = input == Input::plain ? nullptr : norm.scale + c;
     source.shift = input == Input::plain ? nullptr : norm.shift + c;
@@ -60,9 +76,9 @@ void by_source(const void* rows, const Norm& norm, int64_t width, int64_t first,
   if (!norm.scale) return of.template operator()<Input::plain, false>(0, n, 0);
   by_stretch(first, n, norm.inner, norm.count, [&](int64_t i, int64_t length, int64_t c) {
     if (norm.inner == 1) {
-      norm.added ? of.template operator()<Input::each, true>(i, length, c) : of.template operator()<Input::each, false>(i, length, c);
+      more.any ? of.template operator()<Input::each, true>(i, length, c) : of.template operator()<Input::each, false>(i, length, c);
     } else {
-      norm.added ? of.template operator()<Input::all, true>(i, length, c) : of.template operator()<Input::all, false>(i, length, c);
+      more.any ? of.template operator()<Input::all, true>(i, length, c) : of.template operator()<Input::all, false>(i, length, c);
     }
   });
 }
@@ -98,13 +114,14 @@ void fire_stretch(const Leaky& p, const From& from, const float* v0, float* v, f
 
 void forward(const Leaky& p, const Forward& call, int64_t width, int64_t begin, int64_t n, bool far) {
   Rows4 made;
+  Added more;
   Row last, start;
   fill_row(start, p.v_init, kBlock);
   for (int64_t j = 0; j < n; j += kBlock) {
     const int64_t first = begin + j, m = std::min(kBlock, n - j), next = first + m, soon = std::min(kBlock, n - j - m);
     ask(call.x, width, next, soon);
     ask(call.norm.added, width, next, soon);
-    by_source(call.x, call.norm, width, first, m, [&](const auto& source, int64_t i, int64_t length, int64_t) {
+    by_source(call.x, call.norm, more, width, first, m, [&](const auto& source, int64_t i, int64_t length, int64_t) {
       float* out[T];
       for (int t = 0; t < T; ++t)
         out[t] = far ? made.at[t] + i : static_cast<float*>(call.spikes) + t * width + first + i;
@@ -116,7 +133,11 @@ void forward(const Leaky& p, const Forward& call, int64_t width, int64_t begin, 
         case Reset::none: return fire_stretch<Reset::none>(p, source, v0, v, out, length);
       }
     });
-    for (int t = 0; far && t < T; ++t) put_far(made.at[t], static_cast<float*>(call.spikes) + t * width + first, m);
+    for (int t = 0; t < T; ++t) {
+      float* spikes = static_cast<float*>(call.spikes) + t * width + first;
+      if (call.bits) to_bits(far ? made.at[t] : spikes, call.bits + (t * width + first) / 8, m);
+      if (far) put_far(made.at[t], spikes, m);
+    }
   }
   settle(far);
 }
@@ -205,6 +226,7 @@ void back_by_rule(const Leaky& p, const From& source, const Stretch& s, int64_t 
 
 void backward(const Leaky& p, const Backward& call, int64_t width, int64_t begin, int64_t n, bool far, double* channel_sums) {
   Rows4 made;
+  Added more;
   Row dv, start;
   fill_row(start, p.v_init, kBlock);
   alignas(64) float gain[kPiece], bias[kPiece];
@@ -216,7 +238,7 @@ void backward(const Leaky& p, const Backward& call, int64_t width, int64_t begin
     } else {
       fill_row(dv, 0, m);
     }
-    by_source(call.x, call.norm, width, first, m, [&](const auto& source, int64_t i, int64_t length, int64_t c) {
+    by_source(call.x, call.norm, more, width, first, m, [&](const auto& source, int64_t i, int64_t length, int64_t c) {
       Stretch s;
       for (int t = 0; t < T; ++t) {
         s.gs[t] = static_cast<const float*>(call.spikes) + t * width + first + i;

@@ -51,6 +51,8 @@ struct Norm {
   const float* scale = nullptr;  // null: y = x
   const float* shift = nullptr;
   const void* added = nullptr;   // rows like x; null: none
+  const uint8_t* bits = nullptr; // instead of them: `size` where a bit is set, in the order of x; a step is whole bytes
+  float size = 1;
   int64_t inner = 1, count = 1;
 };
 
@@ -61,6 +63,7 @@ struct Forward {
   float* v = nullptr;         // membrane after the last step; null: not wanted
   void* saved = nullptr;      // of kind `form`; null: nothing is saved
   Saved form = Saved::recompute;
+  uint8_t* bits = nullptr;    // of the spikes, in the order of x, where a step is whole bytes; null: not wanted
   bool brief = false;
   Norm norm;
 };
@@ -115,6 +118,8 @@ void set_train_isa(const std::string& name);
 // depend on the number of workers.
 void moments(const Rows& rows, int64_t total, int workers, double* mean, double* variance);
 void input_gradient(const Rows& rows, const InputGradient& call, int64_t total, int workers);
+
+int64_t count_bits(const uint8_t* bits, int64_t bytes);
 
 // out[c] = sum of each[i] over all i with (i / inner) % count == c, in double and in the order of i.
 void sum_by_constant(const float* each, int64_t width, int64_t inner, int64_t count, float* out);

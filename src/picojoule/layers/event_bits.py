@@ -2,7 +2,7 @@
 
 A tensor holds spikes when its values are 0 and one positive value, or multiples 0..255 of its smallest
 size, with or without signs: binary, integer and ternary spikes, scaled or not, and averages of a few of them.
-That is read from the values themselves, never assumed: nothing can depend on a wrong belief.
+That is read from the values themselves, or comes from the kernel that wrote them; it is never assumed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from picojoule.core import native as core_native
+from picojoule.neurons.spike_bits import bits_of
 
 try:
     native: Any = core_native.native()
@@ -73,6 +74,15 @@ def rows_of(x: Tensor) -> tuple[Tensor, tuple[int, int, int, bool]]:
         return x, (n, h * w, c, False)
     x = x.contiguous()
     return x, (n, h * w, c, h * w > 1)
+
+
+def published(x: Tensor) -> Bits | None:
+    """The bits that a neuron published with its spikes x [N, C, H, W], where they lie as `pack` puts them."""
+    found = bits_of(x)
+    n, c, h, w = x.shape
+    if found is None or c % 8 or not x.is_contiguous(memory_format=CL):
+        return None
+    return Bits(found.data, 1, False, found.size, (n, c, h, w), found.nonzero)
 
 
 def pack(x: Tensor) -> Bits | None:

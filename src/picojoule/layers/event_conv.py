@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # tracers must see tensor operations
 
-from picojoule.layers.event_bits import AVAILABLE, CL, Bits, is_channels_last, native, pack
+from picojoule.layers.event_bits import AVAILABLE, CL, Bits, is_channels_last, native, pack, published
 from picojoule.layers.event_reference import Geometry
 from picojoule.neurons.open_window import Window
 
@@ -291,7 +291,7 @@ def event_conv(
     ordinary = (x, w, bias, geo.stride, geo.padding, geo.dilation, geo.groups)
     if not usable(x, w, bias) or not fits(x, w, geo):
         return F.conv2d(*ordinary)
-    bits = pack(x.detach())
+    bits = published(x) or pack(x.detach())
     if bits is None:
         return F.conv2d(*ordinary)
     all_limits = limits_for((w.shape[2], w.shape[3]), geo.stride, limits, tiles(bits.shape, w, geo))

@@ -13,6 +13,7 @@ from picojoule.layers.event_conv import LEAST_CHANNELS, EventLimits, event_conv,
 from picojoule.layers.event_op import event_op
 from picojoule.layers.event_reference import Geometry
 from picojoule.neurons.open_window import publish_windows_, window_of
+from picojoule.neurons.spike_bits import publish_bits_
 
 M = TypeVar("M", bound=nn.Module)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -57,6 +58,7 @@ def spike_aware_(model: M, on: bool = True, *, limits: EventLimits | None = None
             elif not on and isinstance(module.__dict__.get("forward"), EventForward):
                 del module.__dict__["forward"]
         else:
+            publish_bits_(module, on)
             publish_windows_(module, on, limits_for((3, 3), (1, 1), limits)[2])  # the largest of all
     return model
 

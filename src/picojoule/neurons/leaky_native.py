@@ -209,7 +209,7 @@ def _single(value: Tensor | None, model: Tensor) -> Tensor | None:
     return _like(value, model, torch.float32)
 
 
-_UNNORMED = (0, 0, 0, 1, 1)
+_UNNORMED = (0, 0, 0, 0, 1.0, 1, 1)
 
 
 # -- the passes --------------------------------------------------------------------------------------------
@@ -237,6 +237,7 @@ def _forward(native: Any, x: Tensor, v0: Tensor | None, T: int, want_v: bool, fo
         RECOMPUTE if saved is None else form,
         x.dtype == torch.bfloat16,
         _UNNORMED,
+        0,
     )
     return spikes, v, saved
 

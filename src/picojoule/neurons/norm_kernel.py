@@ -34,6 +34,16 @@ class Channels(NamedTuple):
         return cls(*(c.float() for c in (mean, unit, -mean * unit, scale, shift)))
 
 
+class PackedRows(NamedTuple):
+    """Rows of `size` and 0 as bits in the order of their memory."""
+
+    data: Tensor
+    size: float
+
+
+Added = Tensor | PackedRows | None
+
+
 class Call(NamedTuple):
     """One call: constants of the neuron for the kernels, steps, and where a channel lies in memory."""
 
@@ -42,10 +52,14 @@ class Call(NamedTuple):
     inner: int
     channels: int
 
-    def norm(self, c: Channels, added: Tensor | None) -> tuple[int, int, int, int, int]:
+    def norm(self, c: Channels, added: Added) -> tuple[Any, ...]:
         """The normalisation as the kernels take it."""
-        r = 0 if added is None else added.data_ptr()
-        return c.scale.data_ptr(), c.shift.data_ptr(), r, self.inner, self.channels
+        rows, bits, size = 0, 0, 1.0
+        if isinstance(added, PackedRows):
+            bits, size = added.data.data_ptr(), added.size
+        elif added is not None:
+            rows = added.data_ptr()
+        return c.scale.data_ptr(), c.shift.data_ptr(), rows, bits, size, self.inner, self.channels
 
     def values(self, x: Tensor) -> tuple[int, bool, int, int]:
         """Rows as the kernels take them."""
@@ -85,7 +99,8 @@ def track(norm: Any, mean: Tensor, unbiased: Tensor) -> None:
         kept.copy_(torch.lerp(kept, seen.to(kept.dtype), share))
 
 
-def fire(x: Tensor, added: Tensor | None, call: Call, channels: Channels) -> Tensor:
+def fire(x: Tensor, added: Added, call: Call, channels: Channels, bits: Tensor | None = None) -> Tensor:
+    """Spikes from rows x; also as bits, where there is room for them."""
     spikes = torch.empty_like(x)
     leaky_native._native.leaky_forward(
         call.native,
@@ -100,13 +115,14 @@ def fire(x: Tensor, added: Tensor | None, call: Call, channels: Channels) -> Ten
         leaky_native.RECOMPUTE,
         x.dtype == torch.bfloat16,
         call.norm(channels, added),
+        leaky_native._address(bits),
     )
     return spikes
 
 
 def back(
     x: Tensor,
-    added: Tensor | None,
+    added: Added,
     gs: Tensor,
     c: Channels,
     call: Call,

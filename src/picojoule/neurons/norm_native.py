@@ -7,7 +7,8 @@
               dr = dy,  d weight = S2,  d bias = S1
 
 with x_hat = (x - mean) / sqrt(var + eps), scale = weight / sqrt(var + eps), shift = bias - mean * scale and
-n the values of a channel. Between the passes x and r are kept, as a convolution and a sum keep them anyway.
+n the values of a channel. Between the passes x and r are kept, as a convolution and a sum keep them anyway;
+r as bits where it is spikes that carry them (spike_bits.py).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from picojoule import timeline
 from picojoule.neurons import leaky_native
 from picojoule.neurons.base import Neuron
 from picojoule.neurons.leaky import LeakyNeuron
-from picojoule.neurons.norm_kernel import Call, Channels, back, call_of, fire, moments, track
+from picojoule.neurons.norm_kernel import Call, Channels, PackedRows, back, call_of, fire, moments, track
 from picojoule.neurons.norm_op import norm_compiled
+from picojoule.neurons.spike_bits import bits_of, publish, room_for
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -40,10 +42,12 @@ class _NormLeaky(torch.autograd.Function):
         channels: Channels,
         call: Call,
         from_batch: bool,
+        packed: PackedRows | None,
+        bits: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(x, added, *channels)
-        ctx.call, ctx.from_batch = call, from_batch
-        return fire(x, added, call, channels)
+        ctx.save_for_backward(x, added if packed is None else packed.data, *channels)
+        ctx.call, ctx.from_batch, ctx.size = call, from_batch, None if packed is None else packed.size
+        return fire(x, packed or added, call, channels, bits)
 
     @staticmethod
     @once_differentiable
@@ -51,9 +55,10 @@ class _NormLeaky(torch.autograd.Function):
         x, added, *rest = ctx.saved_tensors
         channels, call, wants = Channels(*rest), ctx.call, ctx.needs_input_grad
         gs: Any = leaky_native._like(grads[0], x)
+        added = added if ctx.size is None else PackedRows(added, ctx.size)
         dx, dadded, sums = back(x, added, gs, channels, call, ctx.from_batch, wants[0], wants[1])
         weight, bias = (sums[1 - i].float() if wants[2 + i] else None for i in range(2))
-        return dx, dadded, weight, bias, None, None, None
+        return dx, dadded, weight, bias, None, None, None, None, None
 
 
 def hooked(*modules: nn.Module) -> bool:
@@ -92,6 +97,14 @@ def _plan(norm: Any, neuron: Any, x: Tensor, added: Tensor | None) -> tuple[Call
     x = x if leaky_native._dense(x) else x.contiguous()
     call = call_of(params, x, T)
     return None if call is None else (call, x, leaky_native._like(added, x))
+
+
+def _packed(added: Tensor | None, rows: Tensor | None, call: Call) -> PackedRows | None:
+    """The bits of `added`, where it is spikes that carry them and lies in memory as the kernels read rows."""
+    found = bits_of(added) if added is rows else None
+    if found is None or rows is None or rows.numel() // call.T % 8:
+        return None
+    return PackedRows(found.data, found.size)
 
 
 def _single(t: Any) -> bool:
@@ -147,7 +160,7 @@ def norm_neuron(
     if plan is None:
         y = norm(x)
         return neuron(y if added is None else y + added)
-    call, x, added = plan
+    call, x, rows = plan
     batch_norm: Any = norm
     mean: Any
     variance: Any
@@ -162,8 +175,23 @@ def norm_neuron(
             mean, variance = batch_norm.running_mean, batch_norm.running_var
         channels = Channels.of(mean, variance, batch_norm.eps, batch_norm.weight, batch_norm.bias)
     if not torch.is_grad_enabled():
-        return fire(x, added, call, channels)
-    return _NormLeaky.apply(x, added, batch_norm.weight, batch_norm.bias, channels, call, from_batch)  # type: ignore[no-any-return]
+        return fire(x, rows, call, channels)
+    params = neuron.params()  # type: ignore[operator]
+    bits = room_for(neuron, params, x, call.T)
+    spikes: Tensor = _NormLeaky.apply(
+        x,
+        rows,
+        batch_norm.weight,
+        batch_norm.bias,
+        channels,
+        call,
+        from_batch,
+        _packed(added, rows, call),
+        bits,
+    )  # type: ignore[assignment]
+    if bits is not None:
+        publish(spikes, bits, params.out_scale)
+    return spikes
 
 
 __all__ = ["NORMS", "hooked", "norm_neuron"]
