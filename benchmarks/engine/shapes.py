@@ -16,7 +16,14 @@ from picojoule.core import kinds
 from picojoule.graph import nodes as g
 from picojoule.graph.rates import plane_counts
 
-CODES = {"1": ("sign", 1), "2": ("int", 2), "t": ("ternary", 2), "4": ("int", 4), "8": ("int", 8)}
+CODES = {
+    "1": ("sign", 1),
+    "w": ("sign", 1),
+    "2": ("int", 2),
+    "t": ("ternary", 2),
+    "4": ("int", 4),
+    "8": ("int", 8),
+}
 BODY = ((128, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
 PAD = ((1, 1), (1, 1))
 
@@ -61,7 +68,7 @@ class Cell:
     @property
     def text(self) -> str:
         """As printed in tables."""
-        word = {"t": "ternary"}.get(self.bits, f"{self.bits}-bit")
+        word = {"t": "ternary", "w": "16 code words"}.get(self.bits, f"{self.bits}-bit")
         return f"{word}, counts 0..{self.levels}" if self.levels > 1 else f"{word}, {self.frac} fraction bits"
 
 
@@ -122,6 +129,9 @@ def weights(rng: np.random.Generator, bits: str, shape: tuple[int, ...]) -> np.n
     """Random integer codes of a coding of `CODES`, mean 0."""
     if bits == "1":
         return rng.choice(np.array([-1, 1], np.int8), shape)
+    if bits == "w":  # every kernel one of sixteen
+        book = rng.choice(np.array([-1, 1], np.int8), (16, *shape[2:]))
+        return book[rng.integers(0, 16, shape[:2])]
     if bits == "2":
         return rng.choice(np.array([-2, -1, 0, 1], np.int8), shape, p=[1 / 6, 1 / 6, 1 / 6, 1 / 2])
     top = 1 if bits == "t" else 2 ** (int(bits) - 1) - 1

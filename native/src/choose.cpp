@@ -11,7 +11,7 @@ namespace picojoule {
 namespace {
 
 constexpr Synapse kSynapses[] = {Synapse::event_bits, Synapse::event_rows, Synapse::dense_rows, Synapse::dense_bytes,
-                                  Synapse::static_bits, Synapse::depth_bits, Synapse::lookup_bits, Synapse::dot_bits};
+                                  Synapse::static_bits, Synapse::depth_bits, Synapse::lookup_bits, Synapse::dot_bits, Synapse::lookup_words};
 
 constexpr const char *kMeasured = "measured on this machine", *kAskedFor = "asked for";
 

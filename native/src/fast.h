@@ -120,6 +120,19 @@ struct LookupRows {
 
 inline constexpr int kPatternBits = 12;
 
+// Sums of code words in 16 bits (lookup_words.inl).
+struct WordRows {
+  const uint8_t* rows = nullptr;    // [channel][pair of blocks of outputs][span]: words of two outputs
+  int64_t row_bytes = 0;            // of one channel
+  const uint8_t* tables = nullptr;  // [spike plane][spikes of the taps][word]
+  int64_t table_bytes = 0;          // of one plane
+  int64_t together = 1;             // lookups whose sum fits a byte
+  int double_shift = 0;             // sum = (what tables give << double_shift) - offsets * spikes
+  int32_t offset_positive = 0, offset_negative = 0;
+  uint8_t* image = nullptr;         // [T][spike plane][pixel][channels in whole words]: 0, or 255 for a spike
+  int32_t* totals = nullptr;        // [T][pixel]: offsets * spikes
+};
+
 enum class Finish : uint8_t { raw, rows, planes, levels };
 
 // What happens to the sums of a pixel.
@@ -162,6 +175,7 @@ struct FastJob {
   FixedRows fixed;
   DepthJob depth;
   LookupRows lookup;
+  WordRows code_words;
   Events events;
   Epilogue end;
   const std::byte* in = nullptr;  // packed words or dense rows of step 0

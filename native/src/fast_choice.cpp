@@ -7,13 +7,14 @@
 #include "fast_groups.h"
 #include "fast_synapse.h"
 #include "lookup.h"
+#include "lookup_words.h"
 #include "moves.h"
 
 namespace picojoule {
 
 const char* name_of(Synapse kernel) {
   static const char* names[] = {"scalar", "event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "depth_bits",
-                                "lookup_bits", "dot_bits"};
+                                "lookup_bits", "dot_bits", "lookup_words"};
   return names[static_cast<int>(kernel)];
 }
 
@@ -37,6 +38,7 @@ WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
     high = std::max(high, w);
     signs = signs && (w == 1 || w == -1);
   }
+  few_words = node.type == "Conv" && CodeWords::of(weight, window_of(node, input).taps(), low, high);
   int64_t set = 0;
   for (int64_t i = 0; i < size; ++i) set += signs ? weight.at(i) > 0 : __builtin_popcountll(static_cast<uint64_t>(weight.at(i) - low));
   density = static_cast<double>(set) / static_cast<double>(size);
@@ -100,6 +102,15 @@ static std::string refuse_lookups(const Window& w, const Kind& input, const Weig
   return groups >= (int64_t{32} << (32 - kPatternBits)) / row ? "its rows of nibbles pass 32 MiB" : "";
 }
 
+static std::string refuse_words(const Window& w, const Kind& input, const WeightFacts& facts) {
+  if (w.taps() < 2 || w.taps() > kWordTaps) return "its window does not have 2 to " + std::to_string(kWordTaps) + " taps";
+  if (!facts.few_words) return "its kernels are more than " + std::to_string(CodeWords::kMost) + " different ones";
+  if (magnitude(input) > kLookupSpikes) return "its spike counts pass " + std::to_string(kLookupSpikes);
+  if (largest_word_sum(w, input, facts) > 255) return "the sums of its kernels pass 8 bits";
+  if (facts.sum_bound > 32767) return "its sums pass 16 bits";
+  return w.in_pixels() > INT32_MAX ? "its image passes 2^31 pixels" : "";
+}
+
 std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Synapse kernel) {
   if (kernel == Synapse::scalar) return "";
   const Window w = window_of(node, input);
@@ -130,6 +141,7 @@ std::string refuse(const NodeDef& node, const NodeDef& input, const WeightFacts&
     if (facts.low < -128 || facts.high > 127) return "its weights pass 8 bits";
     return padded_image(w) ? "" : "its padded image is too large";
   }
+  if (kernel == Synapse::lookup_words) return refuse_words(w, kind, facts);
   const bool bits = kernel != Synapse::event_rows;
   if (bits && facts.planes() > kMaxWeightPlanes) return "its weights need more than 8 bit-planes";
   const int64_t k = w.taps() * w.channels_in, outputs = (w.channels_out + 255) / 256 * 256;

@@ -1,4 +1,4 @@
-// Sums and membranes of one pixel into dense rows. Included by fast_impl.inl and lookup.inl.
+// Sums and membranes of one pixel into dense rows. Included by fast_impl.inl, lookup.inl and lookup_words.inl.
 
 namespace {
 

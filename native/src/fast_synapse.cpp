@@ -10,6 +10,7 @@
 #include "fast_layouts.h"
 #include "fire_layout.h"
 #include "lookup.h"
+#include "lookup_words.h"
 #include "pool.h"
 #include "rows_ops.h"
 #include "rows.h"
@@ -47,7 +48,9 @@ class FastOp : public Op {
     }
     Epilogue& e = job_.end;
     e.bias = bias_.data();
-    if (sums_shorts(plan.kernel))
+    if (plan.kernel == Synapse::lookup_words)
+      lookups_ = std::make_unique<WordLayout>(job_, facts_, input.kind, weight_, bias_, word_table(isa).span);
+    else if (sums_shorts(plan.kernel))
       lookups_ = std::make_unique<LookupLayout>(
           job_, facts_, input.kind, [&](int64_t o, int64_t tap, int64_t c) { return weight(o, tap, c); }, bias_, lookup_table(isa).span,
           plan.kernel == Synapse::dot_bits);
@@ -80,6 +83,7 @@ class FastOp : public Op {
     job.end.state = call.state;
     const Synapse kernel = plan_.high != Synapse::scalar && rate(job, call.in[0].rows) > plan_.boundary ? plan_.high : plan_.kernel;
     if (kernel != plan_.kernel && call.switched) ++*call.switched;
+    if (kernel == Synapse::lookup_words) return run_words(call, job);
     if (sums_shorts(kernel)) return run_lookups(call, job);
     if (kernel == Synapse::static_bits) return run_static(call, job);
     if (kernel == Synapse::dense_bytes) {
@@ -133,6 +137,17 @@ class FastOp : public Op {
     std::byte** work = works(call, lookup_table(isa_).work_bytes(job));
     const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
     call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { body(job, begin, end, work[worker]); });
+  }
+  void run_words(const Call& call, FastJob& job) const {
+    const FastShape& s = job.shape;
+    const WordTable& table = word_table(isa_);
+    const int64_t images = call.in[0].row_bytes ? call.in[0].rows : 1, pixels = images * s.pixels_in;
+    job.code_words.image = call.scratch[0].take<uint8_t>(pixels * job.lookup.spike_planes * s.words * 64);
+    job.code_words.totals = call.scratch[0].take<int32_t>(pixels);
+    call.parallel->run(images * s.in[0] * s.in[1], [&](int64_t begin, int64_t end, int) { table.decode(job, begin, end); });
+    std::byte** work = works(call, table.work_bytes(job));
+    const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
+    call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table.sums(job, begin, end, work[worker]); });
   }
   void list_patterns(const Call& call, FastJob& job) const {
     const FastShape& s = job.shape;
@@ -482,7 +497,7 @@ class FastOp : public Op {
   std::unique_ptr<const DepthLayout> depth_;
   std::vector<int32_t> bias_;
   std::unique_ptr<const FireLayout> fire_;
-  std::unique_ptr<LookupLayout> lookups_;
+  std::unique_ptr<ShortSums> lookups_;
   std::vector<std::byte> planes_;
   std::unique_ptr<std::byte, Free> aligned_;
 };

@@ -12,9 +12,9 @@
 
 namespace picojoule {
 
-enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes, static_bits, depth_bits, lookup_bits, dot_bits };
-// Kernels of lookup.h, whose sums have 16 bits.
-inline bool sums_shorts(Synapse kernel) { return kernel == Synapse::lookup_bits || kernel == Synapse::dot_bits; }
+enum class Synapse : uint8_t { scalar, event_bits, event_rows, dense_rows, dense_bytes, static_bits, depth_bits, lookup_bits, dot_bits, lookup_words };
+// Kernels of lookup.h and lookup_words.h, whose sums have 16 bits.
+inline bool sums_shorts(Synapse kernel) { return kernel >= Synapse::lookup_bits; }
 enum class Fused : uint8_t { none, rows, planes };
 
 // The kernel of a synapse, and another for samples whose share of set input bits passes the boundary.
@@ -33,6 +33,7 @@ struct WeightFacts {
 
   int64_t low = 0, high = 0;      // of the codes
   bool signs = true;              // all -1 or +1
+  bool few_words = false;         // the kernels of all pairs of channels are a few different ones (lookup_words.h)
   double density = 0;             // set bits a weight, over all its bit-planes
   long double sum_bound = 0;      // of |sum| without the bias
   long double total_bound = 0;    // with it

@@ -31,23 +31,19 @@ const LookupTable& lookup_table(Isa isa);
 struct NeuronConstants;
 struct WeightFacts;
 
-// The weights of a synapse as nibbles, and the constants of what follows it.
-class LookupLayout {
+// The constants of what follows sums in 16 bits.
+class ShortSums {
  public:
-  // `job` has its shape; `weight` gives codes; `bias` is that of the synapse.
-  LookupLayout(FastJob& job, const WeightFacts& facts, const Kind& input, const WeightAt& weight,
-               const std::vector<int32_t>& bias, int64_t span, bool dots);
+  virtual ~ShortSums() = default;
   // Neurons without memory compare sums with levels, others may leak and gain by shifts.
   void fuse(FastJob& job, const NeuronConstants& n, const WeightFacts& facts, const std::vector<int32_t>& bias, bool stream);
   int64_t bytes() const { return row_bytes_ + static_cast<int64_t>(edges_.size() + bias_.size()) * 2; }
 
-  // Bytes of the weights, in vectors of `span` outputs.
-  static int64_t row_bytes(int64_t outputs, int planes, int64_t span) { return (outputs + span - 1) / span * planes * span; }
+ protected:
+  void follow(FastJob& job, const std::vector<int32_t>& bias);  // `bias` is that of the synapse
+  uint8_t* aligned_rows(int64_t bytes);  // zeros
 
  private:
-  void lay_nibbles(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span);
-  void lay_words(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span);
-
   struct Free {
     void operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t(64)); }
   };
@@ -55,6 +51,21 @@ class LookupLayout {
   int64_t row_bytes_ = 0;
   std::vector<int16_t> bias_, edges_;
   std::vector<uint64_t> flips_, valid_;
+};
+
+// The weights of a synapse as nibbles or words of single bits.
+class LookupLayout : public ShortSums {
+ public:
+  // `job` has its shape; `weight` gives codes.
+  LookupLayout(FastJob& job, const WeightFacts& facts, const Kind& input, const WeightAt& weight,
+               const std::vector<int32_t>& bias, int64_t span, bool dots);
+
+  // Bytes of the weights, in vectors of `span` outputs.
+  static int64_t row_bytes(int64_t outputs, int planes, int64_t span) { return (outputs + span - 1) / span * planes * span; }
+
+ private:
+  void lay_nibbles(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span, uint8_t* rows);
+  void lay_words(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span, uint8_t* rows);
 };
 
 }  // namespace picojoule

@@ -8,6 +8,7 @@
 #include "fast_finish.inl"
 #include "lookup_neuron.inl"
 #include "lookup_out.inl"
+#include "lookup_pieces.inl"
 #include "dot.inl"
 
 namespace {

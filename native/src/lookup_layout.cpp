@@ -59,22 +59,15 @@ LookupLayout::LookupLayout(FastJob& job, const WeightFacts& facts, const Kind& i
   w.pixel_step = w.tap_step = l.group_step * static_cast<uint32_t>(l.groups), w.window_step = 0 - w.pixel_step;
   w.slice_step = w.pixel_step * static_cast<uint32_t>(s.kernel[2]);
 
-  const auto size = static_cast<size_t>(s.taps * l.groups * l.row_bytes + 64);
-  rows_.reset(new (std::align_val_t(64)) uint8_t[size]());
-  row_bytes_ = static_cast<int64_t>(size);
-  if (dots) lay_words(job, facts, weight, span);
-  else lay_nibbles(job, facts, weight, span);
-  const int64_t words = round_up(s.out_channels, 64);
-  bias_.assign(static_cast<size_t>(words), 0);
-  for (int64_t o = 0; o < s.out_channels; ++o) bias_[o] = static_cast<int16_t>(bias[o]);
-  valid_.assign(static_cast<size_t>(words / 64), ~uint64_t{0});
-  if (s.out_channels % 64) valid_.back() = (uint64_t{1} << s.out_channels % 64) - 1;
-  flips_.assign(valid_.size(), 0);
-  l.rows = rows_.get(), l.bias = bias_.data(), l.valid = valid_.data(), l.flips = flips_.data();
+  uint8_t* rows = aligned_rows(s.taps * l.groups * l.row_bytes + 64);
+  if (dots) lay_words(job, facts, weight, span, rows);
+  else lay_nibbles(job, facts, weight, span, rows);
+  l.rows = rows;
+  follow(job, bias);
 }
 
 // Even bytes of a vector are the first half of its outputs, odd ones the second.
-void LookupLayout::lay_nibbles(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span) {
+void LookupLayout::lay_nibbles(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span, uint8_t* rows) {
   const FastShape& s = job.shape;
   const LookupRows& l = job.lookup;
   const int64_t low = facts.signs ? -1 : facts.low;
@@ -83,13 +76,13 @@ void LookupLayout::lay_nibbles(const FastJob& job, const WeightFacts& facts, con
     for (int64_t tap = 0; tap < s.taps; ++tap)
       for (int64_t c = 0; c < s.channels; ++c) {
         const int64_t code = (weight(o, tap, c) - low) >> l.double_shift;
-        uint8_t* at = rows_.get() + (tap * l.groups + c / 4) * l.row_bytes + o / span * l.weight_planes * span + byte;
+        uint8_t* at = rows + (tap * l.groups + c / 4) * l.row_bytes + o / span * l.weight_planes * span + byte;
         for (int j = 0; j < l.weight_planes; ++j) at[j * span] |= static_cast<uint8_t>((code >> j & 1) << (c % 4));
       }
   }
 }
 
-void LookupLayout::lay_words(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span) {
+void LookupLayout::lay_words(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span, uint8_t* rows) {
   const FastShape& s = job.shape;
   const LookupRows& l = job.lookup;
   const int64_t low = facts.signs ? -1 : facts.low, lanes = span / 2;
@@ -97,12 +90,30 @@ void LookupLayout::lay_words(const FastJob& job, const WeightFacts& facts, const
     for (int64_t tap = 0; tap < s.taps; ++tap)
       for (int64_t c = 0; c < s.channels; ++c) {
         const int64_t code = (weight(o, tap, c) - low) >> l.double_shift;
-        uint8_t* at = rows_.get() + (tap * l.groups + c / 16) * l.row_bytes + o / lanes * l.weight_planes * span + o % lanes * 2 + c % 16 / 8;
+        uint8_t* at = rows + (tap * l.groups + c / 16) * l.row_bytes + o / lanes * l.weight_planes * span + o % lanes * 2 + c % 16 / 8;
         for (int j = 0; j < l.weight_planes; ++j) at[j * span] |= static_cast<uint8_t>((code >> j & 1) << (c % 8));
       }
 }
 
-void LookupLayout::fuse(FastJob& job, const NeuronConstants& n, const WeightFacts& facts, const std::vector<int32_t>& bias, bool stream) {
+uint8_t* ShortSums::aligned_rows(int64_t bytes) {
+  rows_.reset(new (std::align_val_t(64)) uint8_t[static_cast<size_t>(bytes)]());
+  row_bytes_ = bytes;
+  return rows_.get();
+}
+
+void ShortSums::follow(FastJob& job, const std::vector<int32_t>& bias) {
+  const FastShape& s = job.shape;
+  const int64_t words = round_up(s.out_channels, 64);
+  bias_.assign(static_cast<size_t>(words), 0);
+  for (int64_t o = 0; o < s.out_channels; ++o) bias_[o] = static_cast<int16_t>(bias[o]);
+  valid_.assign(static_cast<size_t>(words / 64), ~uint64_t{0});
+  if (s.out_channels % 64) valid_.back() = (uint64_t{1} << s.out_channels % 64) - 1;
+  flips_.assign(valid_.size(), 0);
+  LookupRows& l = job.lookup;
+  l.bias = bias_.data(), l.valid = valid_.data(), l.flips = flips_.data();
+}
+
+void ShortSums::fuse(FastJob& job, const NeuronConstants& n, const WeightFacts& facts, const std::vector<int32_t>& bias, bool stream) {
   LookupRows& l = job.lookup;
   const Epilogue& e = job.end;
   const int levels = static_cast<int>(n.thresholds.size()) + n.ternary;

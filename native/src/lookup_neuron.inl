@@ -1,4 +1,4 @@
-// Neurons on the 16-bit sums of one pixel, to packed spikes. Included by lookup.inl.
+// Neurons on the 16-bit sums of one pixel, to packed spikes. Included by lookup.inl and lookup_words.inl.
 
 namespace {
 

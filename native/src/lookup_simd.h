@@ -28,16 +28,18 @@ template <class X>
 inline void write(void* to, const X& x) { std::memcpy(to, &x, sizeof x); }
 
 // table[index] in every byte; indices are below 16.
-inline Bytes lookup(const uint8_t* table, const uint8_t* indices) {
+inline Bytes lookup(const uint8_t* table, Bytes indices) {
 #if defined(__AVX512BW__)
   const __m512i all = _mm512_maskz_broadcast_i32x4(0xffff, _mm_load_si128(reinterpret_cast<const __m128i*>(table)));
-  return (Bytes)_mm512_shuffle_epi8(all, _mm512_loadu_si512(indices));
+  return (Bytes)_mm512_shuffle_epi8(all, (__m512i)indices);
 #elif defined(__AVX2__)
   const __m256i all = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
-  return (Bytes)_mm256_shuffle_epi8(all, (__m256i)read<Bytes>(indices));
+  return (Bytes)_mm256_shuffle_epi8(all, (__m256i)indices);
 #elif defined(PJ_NEON)
+  uint8x16_t parts[2];
+  std::memcpy(parts, &indices, 32);
   const uint8x16_t all = vld1q_u8(table);
-  uint8x16_t parts[2] = {vqtbl1q_u8(all, vld1q_u8(indices)), vqtbl1q_u8(all, vld1q_u8(indices + 16))};
+  parts[0] = vqtbl1q_u8(all, parts[0]), parts[1] = vqtbl1q_u8(all, parts[1]);
   return read<Bytes>(parts);
 #else
   Bytes out;
@@ -45,6 +47,7 @@ inline Bytes lookup(const uint8_t* table, const uint8_t* indices) {
   return out;
 #endif
 }
+inline Bytes lookup(const uint8_t* table, const uint8_t* indices) { return lookup(table, read<Bytes>(indices)); }
 
 // x in every 16-bit lane.
 inline Shorts spread_short(uint16_t x) { return Shorts{} + x; }

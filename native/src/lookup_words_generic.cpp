@@ -1,0 +1,3 @@
+// Sums of code words for any processor.
+#define PJ_WORDS kWordsGeneric
+#include "lookup_words.inl"
