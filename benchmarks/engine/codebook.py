@@ -1,9 +1,10 @@
-"""Layers whose kernels are sixteen code words: every kernel of the engine that wins somewhere, by firing rate.
+"""Layers whose kernels are sixteen code words, by firing rate: the kernels of the engine that compete.
 
     python benchmarks/engine/codebook.py   # a minute; prints the table
 
 3x3 convolutions with random words and their neurons, T = 4, spikes packed in and out, one thread, no calls in
-between. `chosen` is what the planner takes when it knows the rate. JSON: benchmarks/results/engine_codebook.json.
+between. `chosen` is what the planner takes when it knows the rate. JSON:
+benchmarks/results/engine_codebook.json.
 """
 
 from __future__ import annotations

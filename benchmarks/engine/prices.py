@@ -1,6 +1,7 @@
 """Fits the planner's prices (native/src/cost.cpp) to layers timed on this machine.
 
-    python benchmarks/engine/prices.py --isa avx512   # two minutes; prints the prices of every kernel
+    python benchmarks/engine/prices.py --isa avx512           # two minutes; prints the prices of every kernel
+    python benchmarks/engine/prices.py --isa avx512 --words   # those of lookup_words alone
 
 Random convolutions with spikes in, dense sums or spikes out, every kernel of the synapse in turn, the
 smallest of many times. A price is nanoseconds of one count of work in one pixel at one step; `counts` says
@@ -25,15 +26,16 @@ from picojoule.deploy.engine import Engine
 from picojoule.graph import nodes as g
 from picojoule.graph.rates import plane_counts, planes_of
 
-KERNELS = ("event_bits", "event_rows", "dense_bytes", "lookup_bits", "dot_bits")
+KERNELS = ("event_bits", "event_rows", "dense_bytes", "lookup_bits", "dot_bits", "lookup_words")
 CHANNELS = (8, 16, 32, 48, 64, 96, 128, 192)
 CODES = {1: g.Coding("sign", 1), 2: g.Coding("int", 2), 4: g.Coding("int", 4)}
-MOST = 3e7  # products of a sample at one step
+MOST = 3e7  # products of a sample
+WIDE = (*CHANNELS[1:], 256, 320)  # of layers of code words, whose kernel pays where channels are many
 
 
 @dataclass(frozen=True)
 class Case:
-    """A layer: `finish` is "raw", or the neuron behind it, "membrane" or "levels"."""
+    """A layer: `finish` is "raw", or the neuron behind it, "membrane" or "levels"; words: 16 in all."""
 
     channels: int
     outputs: int
@@ -45,6 +47,7 @@ class Case:
     bits: int
     rate: float
     finish: str
+    words: bool
 
     @property
     def kind(self) -> kinds.Kind:
@@ -57,19 +60,19 @@ class Case:
         return (self.side - 1) // self.stride + 1
 
 
-def draw(rng: np.random.Generator) -> Case:
-    """A layer as small nets have them."""
+def draw(rng: np.random.Generator, words: bool = False) -> Case:
+    """A layer as small nets have them; or of code words and wide, firing often."""
     while True:
-        channels, outputs = (int(n) for n in rng.choice(CHANNELS, 2))
+        channels, outputs = (int(n) for n in rng.choice(WIDE if words else CHANNELS, 2))
         T, levels = ((4, 1), (1, 4), (1, 1))[rng.integers(3)]
-        side, taps = int(rng.choice([4, 7, 8, 14, 16])), int(rng.choice([1, 3]))
+        side, taps = int(rng.choice([4, 7, 8, 14, 16])), 3 if words else int(rng.choice([1, 3]))
         stride = int(rng.choice([1, 1, 2]))
         case = Case(
             channels, outputs, side, taps, stride, T, levels,
-            int(rng.choice([1, 1, 2, 4])), float(rng.choice([0.02, 0.05, 0.1, 0.2, 0.4])),
-            str(rng.choice(["raw", "membrane" if T > 1 else "levels"])),
+            int(rng.choice([1, 1, 2, 4])), float(rng.choice([0.05, 0.1, 0.2, 0.4, 0.6 if words else 0.02])),
+            str(rng.choice(["raw", "membrane" if T > 1 else "levels"])), words,
         )  # fmt: skip
-        if channels * outputs * taps**2 * case.out**2 * T < MOST:
+        if channels * outputs * taps**2 * case.out**2 * T < MOST * (5 if words else 1):
             return case
 
 
@@ -83,6 +86,8 @@ def layer(case: Case, rng: np.random.Generator) -> g.Graph:
     shape = (case.outputs, case.channels, case.taps, case.taps)
     most = 1 << case.bits - 1
     codes = rng.choice([-1, 1], shape) if case.bits == 1 else rng.integers(-most, most, shape)
+    if case.words:
+        codes = codes.reshape(-1, *shape[2:])[:16][rng.integers(0, 16, shape[:2])]
     high = int(np.abs(codes).sum((1, 2, 3)).max()) * case.levels
     tensors = {"w": codes.astype(np.int8)}
     wide = kinds.fixed(max(2, high.bit_length() + 1), 0)
@@ -163,6 +168,11 @@ def counts(kernel: str, case: Case, share: float, isa: str) -> list[float]:
         groups = taps * math.ceil(case.channels / 16) * planes
         vectors = weights * math.ceil(case.outputs / (span // 2))
         work = (taps * planes, groups, groups * vectors, planes * vectors, rows / case.T)
+    elif kernel == "lookup_words":
+        windows = 8 if isa == "avx512" else 4
+        found = case.channels * planes * (1 - (1 - share) ** (taps * windows))
+        vectors = math.ceil(case.outputs / span)
+        work = (taps * words * planes, found, found * vectors, entering * words * planes, vectors)
     else:
         work = (taps * case.channels * outputs, entering * case.channels, outputs, 0, 0)
     return [*finish, *(float(n) for n in work)]
@@ -206,24 +216,28 @@ def main() -> None:
     parser.add_argument("--isa", default="auto")
     parser.add_argument("--cases", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--words", action="store_true")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     isa = Engine(layer(draw(rng), rng), isa=options.isa).info()["isa"]
     data: dict[str, list[tuple[list[float], float]]] = {name: [] for name in KERNELS}
     chosen = []
     for _ in range(options.cases):
-        case = draw(rng)
+        case = draw(rng, options.words)
         share, times = measure(case, isa, options.rounds, rng)
         for name, ns in times.items():
             data[name].append((counts(name, case, share, isa), ns))
         chosen.append((case, share, times))
     prices = {}
-    for name, found in data.items():
+    for name in ("lookup_words",) if options.words else KERNELS[:-1]:
+        found = data[name]
         rows, times = np.array([f[0] for f in found]), np.array([f[1] for f in found])
         prices[name] = fit(rows, times)
         error = np.abs(rows @ prices[name] / times - 1)
         numbers = ", ".join(f"{p:.3g}" for p in prices[name])
         print(f"{name} {{{numbers}}} error {np.median(error):.2f}, 90 % {np.quantile(error, 0.9):.2f}")
+    if options.words:
+        return
     lost = []
     for case, share, times in chosen:
         pick = min(times, key=lambda name: float(np.dot(counts(name, case, share, isa), prices[name])))

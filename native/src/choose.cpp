@@ -67,7 +67,8 @@ Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuro
   for (auto kernel : preferences(input, facts, options.isa))
     if (preferred == Synapse::scalar && refuse(node, input, facts, kernel).empty()) preferred = kernel;
   double least = 0;
-  for (auto kernel : {Synapse::event_bits, Synapse::event_rows, Synapse::dense_bytes, Synapse::lookup_bits, Synapse::dot_bits}) {
+  for (auto kernel : {Synapse::event_bits, Synapse::event_rows, Synapse::dense_bytes, Synapse::lookup_bits, Synapse::dot_bits,
+                      Synapse::lookup_words}) {
     if (!refuse(node, input, facts, kernel).empty()) continue;
     finish.fused = rows || (planes && kernel == Synapse::event_bits);
     double reached = rate;  // beyond the boundary the other kernel of a pair takes over

@@ -40,30 +40,34 @@ using Row = std::array<double, kCounts>;
 // Printed by benchmarks/engine/prices.py; the first four: of a pixel, of 32 outputs fired by membranes, of 32 outputs
 // compared with a level, of 32 dense outputs.
 struct Fitted {
-  Row event_bits, event_rows, dense_bytes, lookup_bits, dot_bits;
+  Row event_bits, event_rows, dense_bytes, lookup_bits, dot_bits, lookup_words;
 };
 
 constexpr Fitted kAvx512 = {{7.38, 14, 14.5, 19.4, 4.67, 0.275, 0.16, 7.36, 22.4},
                             {12.9, 4.03, 3.98, 11.6, 4.6, 0.0834, 0.243, 6, 0},
                             {0, 1.65, 2.6, 5.03, 0.112, 0.0546, 7.33, 0, 0},
                             {22.6, 2.37, 3.16, 1.62, 3.75, 0.0778, 0.413, 6.04, 2.36},
-                            {9.2, 2.53, 2.4, 0, 0.534, 0.127, 0.337, 4.79, 7.96}};
+                            {9.2, 2.53, 2.4, 0, 0.534, 0.127, 0.337, 4.79, 7.96},
+                            {36.9, 2.71, 3.3, 2.44, 0.258, 0.138, 0.354, 2.4, 4.13}};
 constexpr Fitted kAvx2 = {{8.16, 28.6, 16.5, 23.7, 0, 0.386, 0.277, 5.98, 24},
                           {4.43, 11.6, 7.1, 23.3, 4.74, 0.116, 0.277, 4.69, 0},
                           {0, 1.58, 3.4, 6.49, 0.13, 0.0497, 8.92, 0, 0},
                           {24.3, 2.83, 3.1, 1.36, 0, 0.274, 0.313, 12.4, 1.99},
-                          {6.45, 4.2, 2.7, 0.362, 1.05, 0.0508, 0.501, 4.67, 7.43}};
+                          {6.45, 4.2, 2.7, 0.362, 1.05, 0.0508, 0.501, 4.67, 7.43},
+                          {37.9, 2.45, 2.78, 0.108, 0.519, 0.288, 0.174, 2.49, 3.25}};
 constexpr Fitted kGeneric = {{19.2, 0, 12.4, 177, 25.1, 0.892, 0.555, 9.2, 64.5},
                              {0, 22.7, 10.9, 26.8, 18.2, 2.89, 1.09, 7.06, 0},
                              {0, 13.6, 7.52, 4.18, 5.01, 0, 19.7, 0, 0},
                              {20.1, 20.6, 29, 0, 7.77, 0, 15.2, 17.3, 29.2},
-                             {5.12, 23.6, 26.6, 3.23, 2.97, 0.747, 1.77, 4.55, 12.1}};
+                             {5.12, 23.6, 26.6, 3.23, 2.97, 0.747, 1.77, 4.55, 12.1},
+                             {0, 189, 52, 0, 0, 0, 15.9, 0, 129}};
 
 const Row& prices_of(Synapse kernel, Isa isa) {
   const Fitted& all = isa == Isa::avx512 ? kAvx512 : isa == Isa::avx2 ? kAvx2 : kGeneric;
   if (kernel == Synapse::event_bits) return all.event_bits;
   if (kernel == Synapse::event_rows) return all.event_rows;
   if (kernel == Synapse::lookup_bits) return all.lookup_bits;
+  if (kernel == Synapse::lookup_words) return all.lookup_words;
   return kernel == Synapse::dot_bits ? all.dot_bits : all.dense_bytes;
 }
 
@@ -97,6 +101,10 @@ Row counts_of(const Window& w, const WeightFacts& facts, const FinishFacts& fini
     const double groups = taps * whole(w.channels_in, 16) * planes;
     const double vectors = weights * whole(w.channels_out, span / 2);
     work(taps * planes, groups, groups * vectors, planes * vectors, rows / steps);
+  } else if (kernel == Synapse::lookup_words) {
+    const double windows = span == 64 ? 8 : 4;  // whose sums are made together
+    const double found = channels * planes * (1 - std::pow(1 - rate, taps * windows)), vectors = whole(w.channels_out, span);
+    work(taps * words * planes, found, found * vectors, entering * words * planes, vectors);
   } else {
     work(taps * channels * outputs, entering * channels, outputs, 0, 0);
   }

@@ -83,8 +83,8 @@ class FastOp : public Op {
     job.end.state = call.state;
     const Synapse kernel = plan_.high != Synapse::scalar && rate(job, call.in[0].rows) > plan_.boundary ? plan_.high : plan_.kernel;
     if (kernel != plan_.kernel && call.switched) ++*call.switched;
-    if (kernel == Synapse::lookup_words) return run_words(call, job);
-    if (sums_shorts(kernel)) return run_lookups(call, job);
+    if (kernel == Synapse::lookup_words) return run_words(call, job, isa_);
+    if (sums_shorts(kernel)) return run_lookups(call, job, isa_, kernel == Synapse::dot_bits);
     if (kernel == Synapse::static_bits) return run_static(call, job);
     if (kernel == Synapse::dense_bytes) {
       quads().use(job);
@@ -117,46 +117,11 @@ class FastOp : public Op {
 
  private:
   int64_t groups() const { return (job_.shape.pixels_out + job_.weights.lists - 1) / job_.weights.lists; }
-  std::byte** works(const Call& call, int64_t bytes) const {
-    const int workers = call.parallel->workers();
-    std::byte** work = call.scratch[0].take<std::byte*>(workers);
-    for (int i = 0; i < workers; ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
-    return work;
-  }
   void run_static(const Call& call, FastJob& job) const {
     fixed().use(job, table_.static_lanes);
     std::byte** work = works(call, table_.static_bytes(job));
     const int64_t pieces = (job.shape.pixels_out + job.fixed.chunk - 1) / job.fixed.chunk;
     call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table_.static_bits(job, begin, end, work[worker]); });
-  }
-
-  void run_lookups(const Call& call, FastJob& job) const {
-    const FastShape& s = job.shape;
-    if (plan_.kernel == Synapse::lookup_bits) list_patterns(call, job);
-    const auto body = plan_.kernel == Synapse::lookup_bits ? lookup_table(isa_).sums : lookup_table(isa_).dots;
-    std::byte** work = works(call, lookup_table(isa_).work_bytes(job));
-    const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
-    call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { body(job, begin, end, work[worker]); });
-  }
-  void run_words(const Call& call, FastJob& job) const {
-    const FastShape& s = job.shape;
-    const WordTable& table = word_table(isa_);
-    const int64_t images = call.in[0].row_bytes ? call.in[0].rows : 1, pixels = images * s.pixels_in;
-    job.code_words.image = call.scratch[0].take<uint8_t>(pixels * job.lookup.spike_planes * s.words * 64);
-    job.code_words.totals = call.scratch[0].take<int32_t>(pixels);
-    call.parallel->run(images * s.in[0] * s.in[1], [&](int64_t begin, int64_t end, int) { table.decode(job, begin, end); });
-    std::byte** work = works(call, table.work_bytes(job));
-    const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
-    call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table.sums(job, begin, end, work[worker]); });
-  }
-  void list_patterns(const Call& call, FastJob& job) const {
-    const FastShape& s = job.shape;
-    const int64_t lines = call.in[0].rows * s.in[0] * s.in[1], slack = 2 * s.kernel[2] * job.lookup.groups + 4 * kOverrun;  // read, not used
-    job.events.row = s.in[2] * job.lookup.groups + kOverrun;
-    job.events.list = call.scratch[0].take<uint32_t>(lines * job.events.row + slack);
-    job.events.starts = call.scratch[0].take<int32_t>(lines * (s.in[2] + 1));
-    job.lookup.totals = call.scratch[0].take<int32_t>(lines * (s.in[2] + 1));
-    call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { lookup_table(isa_).decode(job, begin, end); });
   }
 
   // Share of set bits in the packed input of one sample.

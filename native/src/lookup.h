@@ -68,4 +68,7 @@ class LookupLayout : public ShortSums {
   void lay_words(const FastJob& job, const WeightFacts& facts, const WeightAt& weight, int64_t span, uint8_t* rows);
 };
 
+// One call of lookup_bits or of dot_bits; `job` has its inputs and outputs.
+void run_lookups(const Call& call, FastJob& job, Isa isa, bool dots);
+
 }  // namespace picojoule

@@ -148,4 +148,21 @@ const LookupTable& lookup_table(Isa isa) {
   return kLookupGeneric;
 }
 
+void run_lookups(const Call& call, FastJob& job, Isa isa, bool dots) {
+  const FastShape& s = job.shape;
+  const LookupTable& table = lookup_table(isa);
+  if (!dots) {
+    const int64_t lines = call.in[0].rows * s.in[0] * s.in[1], slack = 2 * s.kernel[2] * job.lookup.groups + 4 * kOverrun;  // read, not used
+    job.events.row = s.in[2] * job.lookup.groups + kOverrun;
+    job.events.list = call.scratch[0].take<uint32_t>(lines * job.events.row + slack);
+    job.events.starts = call.scratch[0].take<int32_t>(lines * (s.in[2] + 1));
+    job.lookup.totals = call.scratch[0].take<int32_t>(lines * (s.in[2] + 1));
+    call.parallel->run(lines, [&](int64_t begin, int64_t end, int) { table.decode(job, begin, end); });
+  }
+  const auto body = dots ? table.dots : table.sums;
+  std::byte** work = works(call, table.work_bytes(job));
+  const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
+  call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { body(job, begin, end, work[worker]); });
+}
+
 }  // namespace picojoule

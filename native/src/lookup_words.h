@@ -11,7 +11,6 @@
 namespace picojoule {
 
 inline constexpr int64_t kWordTaps = 9;   // of a kernel: 2^9 tables of 16 bytes are 8 KiB
-inline constexpr int64_t kWindows = 4;    // whose sums are made together: they share the indices of the words
 
 // Functions of one instruction set.
 struct WordTable {
@@ -57,5 +56,8 @@ class WordLayout : public ShortSums {
  private:
   void lay_tables(const FastJob& job, const WeightFacts& facts, const CodeWords& words, uint8_t* to) const;
 };
+
+// One call; `job` has its inputs and outputs.
+void run_words(const Call& call, FastJob& job, Isa isa);
 
 }  // namespace picojoule

@@ -11,6 +11,9 @@
 
 namespace {
 
+// Windows whose sums are made together, two vectors of outputs each: all share the words read for one channel.
+constexpr int64_t kWindows = kSpan == 64 ? 8 : 4;
+
 // -- images of spikes ----------------------------------------------------------------------------------
 
 // 64 bits as bytes of 0 or 255.
@@ -239,8 +242,6 @@ void window_words(const FastJob& job, const OneWindow* windows, int64_t live, co
   for (int64_t i = live; i < kWindows; ++i) std::memcpy(w.places + i * all, w.places, static_cast<size_t>(all) * 2);
   const int64_t n = list_entries(job, w), blocks = (s.out_channels + kSpan - 1) / kSpan;
   int64_t b = 0;
-  if (kSpan == 64)
-    for (; b + 4 <= blocks; b += 4) some_words<4>(job, w, n, b, rests, sums);
   for (; b + 2 <= blocks; b += 2) some_words<2>(job, w, n, b, rests, sums);
   if (b < blocks) some_words<1>(job, w, n, b, rests, sums);
 }

@@ -88,4 +88,16 @@ const WordTable& word_table(Isa isa) {
   return kWordsGeneric;
 }
 
+void run_words(const Call& call, FastJob& job, Isa isa) {
+  const FastShape& s = job.shape;
+  const WordTable& table = word_table(isa);
+  const int64_t images = call.in[0].row_bytes ? call.in[0].rows : 1, pixels = images * s.pixels_in;
+  job.code_words.image = call.scratch[0].take<uint8_t>(pixels * job.lookup.spike_planes * s.words * 64);
+  job.code_words.totals = call.scratch[0].take<int32_t>(pixels);
+  call.parallel->run(images * s.in[0] * s.in[1], [&](int64_t begin, int64_t end, int) { table.decode(job, begin, end); });
+  std::byte** work = works(call, table.work_bytes(job));
+  const int64_t pieces = (s.pixels_out + kLookupPixels - 1) / kLookupPixels;
+  call.parallel->run(pieces, [&](int64_t begin, int64_t end, int worker) { table.sums(job, begin, end, work[worker]); });
+}
+
 }  // namespace picojoule

@@ -99,6 +99,14 @@ struct Call {
   int64_t* const* outputs = nullptr;
 };
 
+// Work of `bytes` for every worker of a call.
+inline std::byte** works(const Call& call, int64_t bytes) {
+  const int workers = call.parallel->workers();
+  std::byte** work = call.scratch[0].take<std::byte*>(workers);
+  for (int i = 0; i < workers; ++i) work[i] = call.scratch[i].take<std::byte>(bytes);
+  return work;
+}
+
 class Op {
  public:
   virtual ~Op() = default;

@@ -111,7 +111,7 @@ int main(int count, char** words) {
   const uint64_t graphs = count > 1 ? std::strtoull(words[1], nullptr, 10) : 100, first = count > 2 ? std::strtoull(words[2], nullptr, 10) : 1;
   Tally tally;
   // Names that some node takes are refused wherever they are not listed.
-  std::set<std::string> known{"event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "lookup_bits", "dot_bits", "rows", "planes", "vector", "packed",
+  std::set<std::string> known{"event_bits", "event_rows", "dense_rows", "dense_bytes", "static_bits", "lookup_bits", "dot_bits", "lookup_words", "rows", "planes", "vector", "packed",
                               "block"};
   for (uint64_t seed = first; seed < first + graphs; ++seed) {
     Dice dice{std::mt19937_64(seed)};

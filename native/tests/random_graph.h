@@ -3,6 +3,7 @@
 // padding, dilation and groups, linear layers, neurons of every reset and kind, pools, shortcuts of membranes and
 // spike attention.
 
+#include <cstring>
 #include <random>
 #include <string>
 #include <utility>
@@ -28,6 +29,15 @@ inline Tensor constant(const Shape& shape, Dice& dice, int64_t low, int64_t high
   const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
   t.data.assign(bytes, bytes + values.size() * 8);
   return t;
+}
+
+// Kernels [..., taps] of a weight become a few different ones, as from a codebook.
+inline void repeat_kernels(Tensor& weight, Dice& dice) {
+  const size_t taps = static_cast<size_t>(product(weight.shape) / (weight.shape[0] * weight.shape[1])) * 8, kernels = weight.data.size() / taps;
+  const int64_t words = dice.in(1, 16);
+  std::byte* data = weight.data.own();
+  for (size_t k = 0; k < kernels; ++k)
+    std::memmove(data + k * taps, data + std::min<size_t>(k, static_cast<size_t>(dice.in(0, words - 1))) * taps, taps);
 }
 
 inline NodeDef node(const char* type, int index, std::vector<int> inputs, Kind kind, Shape shape, int64_t steps) {
@@ -101,6 +111,7 @@ struct Builder {
     }
     if (axes) n.ints = {{"stride", stride}, {"padding", padding}, {"dilation", dilation}, {"groups", {groups}}};
     n.tensors["weight"] = constant(weight, dice, -bound, bound, signs);
+    if (axes && dice.chance(25)) repeat_kernels(n.tensors["weight"], dice);
     if (dice.chance(40)) n.tensors["bias"] = constant({out}, dice, -9, 9);
     return add(std::move(n));
   }

@@ -85,7 +85,8 @@ class Builder:
         name = self.pick("sign", "sign", "ternary", "int", "int", "codebook")
         size = int(np.prod(shape))
         if name == "codebook":
-            word = self.pick(*[w for w in (1, 2, 3, 4, 8) if size // shape[0] % w == 0])
+            kernel = int(np.prod(shape[2:]))  # whole kernels as words are what a kernel of the engine wants
+            word = self.pick(kernel, *[w for w in (1, 2, 3, 4, 8) if size // shape[0] % w == 0])
             count = self.pick(2, 4, 16, 32)
             book = self.pick(
                 self.rng.choice([-1, 1], (count, word)), self.rng.integers(-20, 21, (count, word))

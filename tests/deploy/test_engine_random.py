@@ -64,7 +64,7 @@ def test_every_kernel_and_node_is_met() -> None:
     bytes_too = {"dense_bytes"} if Engine(graph).info()["isa"] in ("avx2", "avx512") else set[str]()
     by_rows = {"vector", "event_bits", "depth_bits", "dense_rows"}
     # Static counting and rows of events are chosen by their price, which may be too high here; forced above.
-    priced = {"static_bits", "event_rows", "lookup_bits", "dot_bits"}
+    priced = {"static_bits", "event_rows", "lookup_bits", "dot_bits", "lookup_words"}
     assert {k for t, k in kernels if t == "Conv"} - priced == by_rows | bytes_too
     assert {k for t, k in kernels if t == "Neuron"} - {"scalar"} == {"vector", "rows", "planes", "block"}
     assert {k for t, k in kernels if t == "Pool"} == {"packed", "vector"}

@@ -1,5 +1,7 @@
 """Sums of kernels of few code words by table lookup: sizes of layers, windows, words, spikes, neurons."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from random_graphs import Builder, bits_for, random_inputs
@@ -12,7 +14,7 @@ from picojoule.graph import nodes as g
 from picojoule.graph import reference
 
 NAME = "lookup_words"
-Fields = dict[str, object]
+Fields = dict[str, Any]
 PADDED: Fields = {"padding": ((1, 1), (1, 1))}
 
 
@@ -27,7 +29,7 @@ def from_book(b: Builder, shape: tuple[int, ...], words: int, high: int = 0) -> 
     )
 
 
-def conv(b: Builder, x: str, shape: tuple[int, ...], words: int, high: int = 0, **window: object) -> str:
+def conv(b: Builder, x: str, shape: tuple[int, ...], words: int, high: int = 0, **window: Any) -> str:
     """A convolution with a weight of `shape` from a codebook."""
     fields, values = from_book(b, shape, words, high)
     edge, space = b.edge(x), len(shape) - 2
@@ -35,7 +37,7 @@ def conv(b: Builder, x: str, shape: tuple[int, ...], words: int, high: int = 0, 
     window = {"stride": (1,) * space, "padding": ((0, 0),) * space, "dilation": (1,) * space} | window
     sizes = [
         (n + sum(pad) - d * (k - 1) - 1) // s + 1
-        for n, k, s, pad, d in zip(edge.shape[1:], shape[2:], *(window[key] for key in window))  # type: ignore[call-overload]
+        for n, k, s, pad, d in zip(edge.shape[1:], shape[2:], *(window[key] for key in window))
     ]
     most = int(np.abs(values).sum(tuple(range(1, space + 2))).max()) * edge.kind.high + 30
     return b.add(
@@ -52,7 +54,7 @@ def layer(
     shape: tuple[int, ...],
     words: int,
     high: int,
-    **window: object,
+    **window: Any,
 ) -> g.Graph:
     """Spikes, a convolution with kernels from a codebook, a neuron; spikes out."""
     b = Builder(np.random.default_rng(seed), T)
@@ -84,7 +86,7 @@ CASES = [
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_sums_equal_the_reference(case: int) -> None:
     *rest, window = CASES[case]
-    graph = layer(case, *rest, **window)  # type: ignore[arg-type]
+    graph = layer(case, *rest, **window)
     for seed in (0, 1):
         inputs = random_inputs(graph, 2, seed)
         wanted = wanted_of(graph, inputs)

@@ -26,7 +26,7 @@ SUMS = {
     "dot_bits",
 }
 KERNELS = {
-    "Conv": SUMS | {"vector", "depth_bits"},
+    "Conv": SUMS | {"vector", "depth_bits", "lookup_words"},
     "Linear": SUMS,
     "Neuron": {"scalar", "vector", "rows", "planes"},
     "Pool": {"scalar", "vector", "packed"},
