@@ -28,15 +28,15 @@ class CodeWords {
  public:
   static constexpr size_t kMost = 16;
   // Nothing when they are more than kMost, or too long or wide to be told apart.
-  static std::optional<CodeWords> of(const Ints& weight, int64_t taps, int64_t low, int64_t high);
+  static std::optional<CodeWords> of(const Tensor& weight, int64_t taps, int64_t low, int64_t high);
 
   size_t count() const { return keys_.size(); }
   int64_t at(size_t word, int64_t tap) const { return low_ + static_cast<int64_t>(keys_[word] >> (kBits * tap) & ((1 << kBits) - 1)); }
-  size_t index(const int64_t* kernel) const;  // of one of them
+  size_t index(const Tensor& weight, int64_t kernel) const;  // of one of them
 
  private:
   static constexpr int kBits = 7;  // of a weight less the lowest
-  uint64_t key(const int64_t* kernel) const;
+  uint64_t key(const Tensor& weight, int64_t kernel) const;
   std::vector<uint64_t> keys_;
   int64_t taps_ = 0, low_ = 0;
 };
@@ -48,7 +48,7 @@ int64_t largest_word_sum(const Window& w, const Kind& input, const WeightFacts& 
 class WordLayout : public ShortSums {
  public:
   // `job` has its shape.
-  WordLayout(FastJob& job, const WeightFacts& facts, const Kind& input, const Ints& weight, const std::vector<int32_t>& bias, int64_t span);
+  WordLayout(FastJob& job, const WeightFacts& facts, const Kind& input, const Tensor& weight, const std::vector<int32_t>& bias, int64_t span);
 
   // Bytes of the indices, in vectors of `span` outputs.
   static int64_t row_bytes(int64_t outputs, int64_t span) { return (outputs + 2 * span - 1) / (2 * span) * span; }

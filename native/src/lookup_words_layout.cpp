@@ -8,12 +8,12 @@
 
 namespace picojoule {
 
-std::optional<CodeWords> CodeWords::of(const Ints& weight, int64_t taps, int64_t low, int64_t high) {
+std::optional<CodeWords> CodeWords::of(const Tensor& weight, int64_t taps, int64_t low, int64_t high) {
   if (taps < 1 || taps > kWordTaps || high - low >= 1 << kBits) return {};
   CodeWords found;
   found.taps_ = taps, found.low_ = low;
-  for (size_t at = 0; at + static_cast<size_t>(taps) <= weight.size(); at += static_cast<size_t>(taps)) {
-    const uint64_t key = found.key(weight.data() + at);
+  for (int64_t kernel = 0; kernel < weight.size() / taps; ++kernel) {
+    const uint64_t key = found.key(weight, kernel);
     if (std::find(found.keys_.begin(), found.keys_.end(), key) != found.keys_.end()) continue;
     if (found.keys_.size() == kMost) return {};
     found.keys_.push_back(key);
@@ -21,14 +21,14 @@ std::optional<CodeWords> CodeWords::of(const Ints& weight, int64_t taps, int64_t
   return found;
 }
 
-uint64_t CodeWords::key(const int64_t* kernel) const {
+uint64_t CodeWords::key(const Tensor& weight, int64_t kernel) const {
   uint64_t key = 0;
-  for (int64_t tap = 0; tap < taps_; ++tap) key |= static_cast<uint64_t>(kernel[tap] - low_) << (kBits * tap);
+  for (int64_t tap = 0; tap < taps_; ++tap) key |= static_cast<uint64_t>(weight.at(kernel * taps_ + tap) - low_) << (kBits * tap);
   return key;
 }
 
-size_t CodeWords::index(const int64_t* kernel) const {
-  return static_cast<size_t>(std::find(keys_.begin(), keys_.end(), key(kernel)) - keys_.begin());
+size_t CodeWords::index(const Tensor& weight, int64_t kernel) const {
+  return static_cast<size_t>(std::find(keys_.begin(), keys_.end(), key(weight, kernel)) - keys_.begin());
 }
 
 int64_t largest_word_sum(const Window& w, const Kind& input, const WeightFacts& facts) {
@@ -37,7 +37,7 @@ int64_t largest_word_sum(const Window& w, const Kind& input, const WeightFacts& 
 
 // The even byte of a pair of lanes belongs to the first half of a block's outputs, the odd one to the second; the low
 // nibble to the first block of two, the high one to the second.
-WordLayout::WordLayout(FastJob& job, const WeightFacts& facts, const Kind& input, const Ints& weight, const std::vector<int32_t>& bias,
+WordLayout::WordLayout(FastJob& job, const WeightFacts& facts, const Kind& input, const Tensor& weight, const std::vector<int32_t>& bias,
                        int64_t span) {
   const FastShape& s = job.shape;
   WordRows& l = job.code_words;
@@ -51,7 +51,7 @@ WordLayout::WordLayout(FastJob& job, const WeightFacts& facts, const Kind& input
     const int64_t lane = o % span, half = span / 2, byte = lane < half ? 2 * lane : 2 * (lane - half) + 1;
     for (int64_t c = 0; c < s.channels; ++c)
       to[c * l.row_bytes + o / (2 * span) * span + byte] |=
-          static_cast<uint8_t>(words.index(weight.data() + (o * s.channels + c) * s.taps) << (o / span % 2 * 4));
+          static_cast<uint8_t>(words.index(weight, o * s.channels + c) << (o / span % 2 * 4));
   }
   lay_tables(job, facts, words, to + indices);
   l.rows = to, l.tables = to + indices;

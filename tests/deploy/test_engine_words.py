@@ -182,3 +182,13 @@ def test_what_does_not_fit_is_refused() -> None:
     b.output(b.linear(b.add(g.Input, (), kinds.binary, (48,), 1), 3), "out")
     with pytest.raises(PackError, match="2 to 9 taps"):
         Engine(b.graph(), kernels={"linear1": NAME})
+
+
+def test_the_planner_takes_it_where_spikes_come_often() -> None:
+    """With AVX2, whose other kernels of one-bit weights cost more from about a third of set bits on."""
+    if "avx2" not in ISAS:
+        pytest.skip("no AVX2 here")
+    graph = layer(0, 4, kinds.binary, (16, 16), (128, 128, 3, 3), 16, 0, **PADDED)
+    for rate, kernel in ((0.05, "event_bits"), (0.6, NAME)):
+        rows = Engine(graph, isa="avx2", rates={"input0": [rate]}).info()["nodes"]
+        assert next(row["kernel"] for row in rows if row["name"] == "conv1") == kernel
