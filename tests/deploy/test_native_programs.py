@@ -90,7 +90,12 @@ def test_sanitizers_find_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", [f"{kernels}_{isa}.cpp" for kernels in ("fast", "lookup") for isa in ("avx2", "avx512", "neon")]
+    "source",
+    [
+        f"{kernels}_{isa}.cpp"
+        for kernels in ("fast", "lookup", "lookup_words")
+        for isa in ("avx2", "avx512", "neon")
+    ],
 )
 def test_instruction_sets_compile(source: str, tmp_path: Path) -> None:
     """Where the compiler can: no processor is needed for that."""
