@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from picojoule import timeline
 from picojoule.layers.blocks import ConvNorm
 from picojoule.layers.residual import MSBlock
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models._stages import Stage, build_stages
 from picojoule.models.config import neuron_config
@@ -86,7 +87,7 @@ class MSResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         u = self.stages(self.stem(self.entry(x)))  # [T*B, C, h, w] membranes
-        s = self.head_neuron(u).mean((-2, -1))  # [T*B, C]
+        s = space_mean(self.head_neuron(u))  # [T*B, C]
         return self.readout(self.head(s))
 
 

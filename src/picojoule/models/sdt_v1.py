@@ -20,6 +20,7 @@ from picojoule.core.errors import ConfigError
 from picojoule.layers.blocks import ConvNorm, ConvNormNeuron, Maker, NeuronConvNorm, SpikingMLP
 from picojoule.layers.drop import DropPath
 from picojoule.layers.sdsa import SDSA
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models.config import half_threshold, neuron_config
 
@@ -129,7 +130,7 @@ class SDTv1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         u = self.blocks(self.stem(self.entry(x)))  # [T*B, C, h, w] membranes
-        return self.readout(self.head(self.head_neuron(u.mean((-2, -1)))))
+        return self.readout(self.head(self.head_neuron(space_mean(u))))
 
 
 @register_model(family="sdt_v1")

@@ -19,6 +19,7 @@ from picojoule import timeline
 from picojoule.core.errors import ConfigError
 from picojoule.layers.blocks import ConvNorm, Maker, NeuronConvNorm, SpikingMLP
 from picojoule.layers.sdsa3 import SDSA3
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models.config import half_threshold, neuron_config
 
@@ -134,7 +135,7 @@ class SDTv2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         u = self.stages(self.entry(x))  # [T*B, C, h, w] membranes
-        return self.readout(self.head(self.head_neuron(u.mean((-2, -1)))))
+        return self.readout(self.head(self.head_neuron(space_mean(u))))
 
 
 def _published(overrides: dict[str, Any], e0: int, e1: int, e2: int, e3: int) -> nn.Module:

@@ -20,6 +20,7 @@ from picojoule.layers.blocks import ConvNorm, Maker, NeuronConvNorm, SpikingMLP
 from picojoule.layers.drop import DropPath
 from picojoule.layers.esdsa import ESDSA
 from picojoule.layers.sepconv import ConvBlock, SepConv
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models.config import NeuronConfig, neuron_config
 
@@ -132,7 +133,7 @@ class SDTv3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         u = self.stages(self.entry(x))  # [T*B, C, h, w] membranes
-        s = self.head_neuron(u.mean((-2, -1)))  # [T*B, C]
+        s = self.head_neuron(space_mean(u))  # [T*B, C]
         return self.readout(self.head(s))
 
 

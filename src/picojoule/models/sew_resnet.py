@@ -16,6 +16,7 @@ from picojoule import timeline
 from picojoule.core.errors import ConfigError
 from picojoule.layers.blocks import ConvNormNeuron
 from picojoule.layers.residual import SEWBlock, SEWBottleneck
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models._stages import Stage, build_stages
 from picojoule.models.config import neuron_config
@@ -78,7 +79,7 @@ class SEWResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         s = self.stages(self.pool(self.stem(self.entry(x))))  # [T*B, C, h, w] spikes or counts
-        return self.readout(self.head(s.mean((-2, -1))))
+        return self.readout(self.head(space_mean(s)))
 
 
 DEEP = {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from picojoule import timeline
 from picojoule.layers.blocks import ConvNormNeuron
 from picojoule.layers.residual import PostBlock
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models._stages import Stage, build_stages
 from picojoule.models.config import neuron_config
@@ -61,7 +62,7 @@ class SpikingResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         s = self.stages(self.stem(self.entry(x)))  # [T*B, C, h, w] spikes
-        return self.readout(self.head(s.mean((-2, -1))))
+        return self.readout(self.head(space_mean(s)))
 
 
 @register_model(family="spiking_resnet")

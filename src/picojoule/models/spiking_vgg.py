@@ -19,6 +19,7 @@ from picojoule import timeline
 from picojoule.core.errors import ConfigError
 from picojoule.layers.blocks import ConvNormNeuron, Maker
 from picojoule.layers.drop import Dropout
+from picojoule.layers.space_mean import space_mean
 from picojoule.models._registry import build, register_model
 from picojoule.models.config import NeuronConfig, neuron_config
 
@@ -115,7 +116,7 @@ class SpikingVGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] (or frames [B, T, C, H, W]) -> logits [B, num_classes]."""
         s = self.features(self.entry(x))  # [T*B, C, h, w] spikes
-        s = torch.flatten(s, 1) if self.flat else s.mean((-2, -1))  # [T*B, F]
+        s = torch.flatten(s, 1) if self.flat else space_mean(s)  # [T*B, F]
         return self.readout(self.head(s))
 
 
