@@ -223,7 +223,7 @@ GroupLayer layer_of(const NodeDef& node, const NodeDef& input, const WeightFacts
   f.outputs.resize(facts.outputs.size() / layers, Range{0, 0});
   if (together == 1) return layer;
   f.low = std::min<int64_t>(facts.low, 0), f.high = std::max<int64_t>(facts.high, 0);
-  f.signs = false;
+  f.signs = f.few_words = false;  // zeros may be one kernel too many
   const double own = 1 / static_cast<double>(together);
   f.density = own * facts.density + (1 - own) * __builtin_popcountll(static_cast<uint64_t>(-f.low));
   return layer;

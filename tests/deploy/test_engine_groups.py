@@ -12,7 +12,16 @@ from picojoule.deploy.engine import ISAS, Engine
 from picojoule.graph import nodes as g
 from picojoule.graph import reference
 
-KERNELS = ("event_bits", "static_bits", "event_rows", "dense_bytes", "dense_rows", "lookup_bits", "dot_bits")
+KERNELS = (
+    "event_bits",
+    "static_bits",
+    "event_rows",
+    "dense_bytes",
+    "dense_rows",
+    "lookup_bits",
+    "dot_bits",
+    "lookup_words",
+)
 # groups, input and output channels of one, (height, width), kernel, stride, dilation, padding, weight codes
 CASES = (
     (2, 64, 64, (4, 8), 3, 1, 1, (1, 1), "sign"),  # whole words
@@ -24,6 +33,7 @@ CASES = (
     (33, 2, 2, (4, 4), 3, 1, 1, (1, 1), "sign"),
     (4, 32, 48, (1, 1), 1, 1, 1, (0, 0), "sign"),
     (2, 9, 33, (4, 4), 3, 2, 1, (1, 1), "8-bit"),
+    (6, 5, 4, (4, 5), 3, 1, 1, (1, 1), "words"),  # sixteen kernels, none of zeros
 )
 
 
@@ -35,7 +45,10 @@ def graph_of(
     b = Builder(np.random.default_rng(seed), T)
     x = b.add(g.Input, (), kind, (groups * into, height, width), b.T)
     size = [(n + sum(padding) - dilation * (k - 1) - 1) // stride + 1 for n in (height, width)]
-    weight = b.rng.choice(CODES[codes], (groups * out, into, k, k))
+    if codes == "words":
+        weight = b.rng.choice((-1, 1), (16, k, k))[b.rng.integers(0, 16, (groups * out, into))]
+    else:
+        weight = b.rng.choice(CODES[codes], (groups * out, into, k, k))
     top = int(np.abs(weight).reshape(groups * out, -1).sum(1).max()) * max(-kind.low, kind.high) + 9
     y = b.add(
         g.Conv, (x,), kinds.fixed(bits_for(-top, top), 0), (groups * out, *size), b.T,
@@ -79,6 +92,7 @@ def test_every_kernel(case: int, kind: kinds.Kind) -> None:
                         np.testing.assert_array_equal(engine(x)["out"], wanted, err_msg=what)
     if kind.is_spikes:
         assert {"event_bits", "static_bits", "event_rows", "dense_bytes", "dense_rows"} <= met
+        assert ("lookup_words" in met) == (CASES[case][-1] == "words")
         assert ("lookup_bits" in met) == (CASES[case][-1] != "8-bit")
     else:
         assert met == {"dense_bytes", "dense_rows"}
