@@ -44,15 +44,13 @@ std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts,
 
 constexpr double kApart = 12;  // nanoseconds of 32 neurons that run after their synapse, not with it
 
-constexpr double kClearly = 0.85;  // prices err: a kernel that has to cost this share of the preferred one to replace it
-
 // True where samples of many spikes may leave event_bits for static_bits. Of many planes, the set bits of all weights
 // outnumber the bytes: dense bytes serve those better, whole nodes at a time.
 bool turns_static(const NodeDef& node, const NodeDef& input, const WeightFacts& facts, Isa isa) {
   return (facts.planes() <= 3 || !multiplies_bytes(isa)) && refuse(node, input, facts, Synapse::event_bits).empty() && refuse(node, input, facts, Synapse::static_bits).empty();
 }
 
-// The kernel of spikes that costs least, of those that can run; the preferred one unless another is clearly cheaper.
+// The kernel of spikes that costs least, of those that can run.
 Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuron, const WeightFacts& facts, double rate,
                  const Arrival& arrival, const Options& options) {
   FinishFacts finish;
@@ -63,9 +61,7 @@ Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuro
     rows = refuse(node, *neuron, facts, Fused::rows, options.stream).empty();
     planes = refuse(node, *neuron, facts, Fused::planes, options.stream).empty();
   }
-  Synapse best = Synapse::scalar, preferred = Synapse::scalar;
-  for (auto kernel : preferences(input, facts, options.isa))
-    if (preferred == Synapse::scalar && refuse(node, input, facts, kernel).empty()) preferred = kernel;
+  Synapse best = Synapse::scalar;
   double least = 0;
   for (auto kernel : {Synapse::event_bits, Synapse::event_rows, Synapse::dense_bytes, Synapse::lookup_bits, Synapse::dot_bits,
                       Synapse::lookup_words}) {
@@ -76,7 +72,6 @@ Synapse cheapest(const NodeDef& node, const NodeDef& input, const NodeDef* neuro
       reached = std::min(rate, static_boundary(node, input, facts, options.isa));
     double price = price_of(node, input, facts, finish, reached, kernel, arrival, options.isa);
     if (neuron && !finish.fused) price += kApart * static_cast<double>((facts.outputs.size() + 31) / 32);
-    if (kernel == preferred) price *= kClearly;
     if (best == Synapse::scalar || price < least) best = kernel, least = price;
   }
   return best;
