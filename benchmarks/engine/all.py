@@ -1,6 +1,6 @@
 """Every benchmark of the engine, one after the other, then pages and pictures: for a quiet machine.
 
-    python benchmarks/engine/all.py --fresh                  # about twenty minutes
+    python benchmarks/engine/all.py --fresh                  # about a quarter of an hour
     python benchmarks/engine/all.py                          # goes on where it was stopped
 
 --runs: folder of the trained networks (`twins.py train`).

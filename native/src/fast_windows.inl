@@ -15,7 +15,7 @@ struct Slice {
 };
 
 // Slices of the window of output pixel p, or of the `lists` pixels from p on when they share one; their number.
-int64_t window_slices(const FastJob& job, int64_t p, Slice* to) {
+[[maybe_unused]] int64_t window_slices(const FastJob& job, int64_t p, Slice* to) {
   const FastShape& s = job.shape;
   const FastWeights& weights = job.weights;
   const int64_t oz = p / (s.out[1] * s.out[2]), oy = p / s.out[2] % s.out[1], ox = p % s.out[2];
