@@ -23,23 +23,12 @@ bool counts_bits(Synapse kernel) {
 
 bool is_synapse(const NodeDef& node) { return node.type == "Conv" || node.type == "Linear"; }
 
-// Bit-planes of weights up to which vertical counting beats int8 rows, measured at 5 and 20 % firing: two instructions a
-// plane (AVX-512) beat the widening of bytes, as do five without byte vectors; five of AVX2 do up to four planes.
-int most_planes(Isa isa) { return isa == Isa::avx2 || isa == Isa::neon ? 4 : kMaxWeightPlanes; }
-
-// Analogue inputs: dense. Spike counts of several planes into few channels: dense bytes, since lists of every
-// plane cost more than what zeros would save. Else few weight bits: vertical counting; else rows of bytes.
-std::vector<Synapse> preferences(const NodeDef& input, const WeightFacts& facts, Isa isa) {
-  const auto outputs = facts.outputs.size();
-  const bool counts = input.kind.name == KindName::integer && input.kind.levels > 1;
-  std::vector<Synapse> order;
-  const bool bytes = multiplies_bytes(isa);
-  if (!input.kind.spikes() && bytes) return {Synapse::dense_bytes, Synapse::dense_rows};
-  if (!input.kind.spikes()) return {Synapse::dense_rows};
-  if (bytes && outputs <= (counts ? 96 : 16)) order.push_back(Synapse::dense_bytes);
-  if (facts.planes() <= most_planes(isa)) order.push_back(Synapse::event_bits);
-  order.insert(order.end(), {Synapse::depth_bits, Synapse::event_rows, Synapse::dense_bytes, Synapse::dense_rows});
-  return order;
+// The kernels that have no price, in order: analogue inputs are dense; spikes that no priced kernel takes are depthwise,
+// or of too many levels.
+std::vector<Synapse> unpriced(const NodeDef& input, Isa isa) {
+  if (input.kind.spikes()) return {Synapse::depth_bits, Synapse::dense_rows};
+  if (multiplies_bytes(isa)) return {Synapse::dense_bytes, Synapse::dense_rows};
+  return {Synapse::dense_rows};
 }
 
 constexpr double kApart = 12;  // nanoseconds of 32 neurons that run after their synapse, not with it
@@ -295,7 +284,7 @@ void Program::choose_synapse(const GraphDef& graph, int index, const Options& op
     choice.why = kAskedFor;
   } else {
     const auto rate = options.rates.find(input.name);
-    std::vector<Synapse> order = preferences(input, facts, options.isa);
+    std::vector<Synapse> order = unpriced(input, options.isa);
     if (wanted_neuron == "planes") order = {Synapse::event_bits, Synapse::depth_bits};
     else if (input.kind.spikes())
       choice.synapse = cheapest(node, input, after < 0 || wanted_neuron == "scalar" || wanted_neuron == "vector" ? nullptr : &graph.nodes[after],

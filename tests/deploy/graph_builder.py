@@ -218,6 +218,17 @@ class Builder:
             rounding=self.pick("floor", "floor", "half_up"), v_bits=bits_for(-top, top) + 1, **table,
         )  # fmt: skip
 
+    def membrane(self, x: str, reset: str, rounding: str, decay: int) -> str:
+        """A binary neuron over channels that keeps decay/4 of its membrane, with a threshold a channel."""
+        edge, C = self.edge(x), self.edge(x).shape[0]
+        return self.add(
+            g.Neuron, (x,), kinds.binary, edge.shape, edge.steps, op="snapped", lowered=True, axis=0,
+            reset=reset, rounding=rounding, decay=self.const([[decay]]), decay_shift=2,
+            gain=self.const([[4]]), bias=self.const(self.rng.integers(-5, 6, (1, C))),
+            thresholds=self.const(self.rng.integers(1, 40, (1, 1, C))),
+            reset_value=self.const([[3 if reset == "hard" else 20]]), v_init=self.const([[2]]), v_bits=20,
+        )  # fmt: skip
+
     # -- the rest --------------------------------------------------------------------------------------
 
     def join(self, a: str, b: str) -> str:

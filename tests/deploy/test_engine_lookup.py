@@ -57,14 +57,7 @@ def test_membranes_of_every_reset(reset: str, rounding: str, decay: int) -> None
     b.codes = lambda shape: weights(b, shape, 2)  # type: ignore[method-assign]
     x = b.add(g.Input, (), kinds.binary, (20, 5, 5), 10)
     y = b.conv(x, 70)
-    shape = b.nodes[-1].edge.shape
-    b.add(
-        g.Neuron, (y,), kinds.binary, shape, 10, op="snapped", lowered=True, axis=0, reset=reset,
-        rounding=rounding, decay=b.const([[decay]]), decay_shift=2, gain=b.const([[4]]),
-        bias=b.const(b.rng.integers(-5, 6, (1, 70))), thresholds=b.const(b.rng.integers(1, 40, (1, 1, 70))),
-        reset_value=b.const([[3 if reset == "hard" else 20]]), v_init=b.const([[2]]), v_bits=20,
-    )  # fmt: skip
-    neuron = b.nodes[-1].name
+    neuron = b.membrane(y, reset, rounding, decay)
     b.output(neuron, "out")
     graph = b.graph()
     inputs = random_inputs(graph, 2, 1)

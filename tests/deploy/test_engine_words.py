@@ -105,14 +105,7 @@ def membranes(reset: str, rounding: str, decay: int) -> g.Graph:
     b = Builder(np.random.default_rng(decay), 10)
     x = b.add(g.Input, (), kinds.binary, (20, 5, 5), 10)
     y = conv(b, x, (70, 20, 3, 3), 16)
-    shape = b.edge(y).shape
-    b.add(
-        g.Neuron, (y,), kinds.binary, shape, 10, op="snapped", lowered=True, axis=0, reset=reset,
-        rounding=rounding, decay=b.const([[decay]]), decay_shift=2, gain=b.const([[4]]),
-        bias=b.const(b.rng.integers(-5, 6, (1, 70))), thresholds=b.const(b.rng.integers(1, 40, (1, 1, 70))),
-        reset_value=b.const([[3 if reset == "hard" else 20]]), v_init=b.const([[2]]), v_bits=20,
-    )  # fmt: skip
-    b.output(b.nodes[-1].name, "out")
+    b.output(b.membrane(y, reset, rounding, decay), "out")
     return b.graph()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from picojoule.neurons.open_window import Window
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="a build without the extension")
 ALWAYS = EventLimits(1.0, 1.0, 1.0)  # events at every density
 NEVER = EventLimits(0.0, 0.0, 0.0)
-SETS = native.event_sets() if AVAILABLE else []
 
 # name: x [N, C, H, W], out channels, kernel, geometry
 CASES: dict[str, tuple[tuple[int, ...], int, tuple[int, int], Geometry]] = {
@@ -39,13 +37,6 @@ CASES: dict[str, tuple[tuple[int, ...], int, tuple[int, int], Geometry]] = {
     "many small images": ((33, 16, 4, 4), 32, (3, 3), Geometry(padding=(1, 1))),
     "unequal strides": ((2, 8, 10, 9), 8, (3, 2), Geometry((1, 2), (0, 1))),
 }
-
-
-@pytest.fixture(params=SETS)
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = native.use_event_set(request.param)
-    yield request.param
-    native.use_event_set(before)
 
 
 def spikes(shape: tuple[int, ...], rate: float = 0.3, seed: int = 0, kind: str = "binary") -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,6 @@ from picojoule.layers.event_bits import AVAILABLE, CL, native
 from picojoule.layers.event_reference import Geometry
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="a build without the extension")
-SETS = native.event_sets() if AVAILABLE else []
 
 # x [N, C, H, W], out channels, stride
 CASES = {
@@ -25,13 +22,6 @@ CASES = {
     "one pixel": ((4, 5, 1, 1), 3, (2, 2)),
     "wide rows": ((1, 3, 2, 230), 9, (2, 2)),
 }
-
-
-@pytest.fixture(params=SETS)
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = native.use_event_set(request.param)
-    yield request.param
-    native.use_event_set(before)
 
 
 def operands(name: str) -> tuple[Tensor, Tensor, Tensor, Geometry]:

@@ -140,7 +140,7 @@ def test_a_change_in_place_ends_them() -> None:
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_convolutions_read_them(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_read_them(last: bool) -> None:
     norm, neuron = pair((8, 16, 6, 5))
     spikes = norm_neuron(norm, neuron, rows((8, 16, 6, 5), CL if last else torch.contiguous_format))
     found, want = published(spikes), pack(spikes.detach())
