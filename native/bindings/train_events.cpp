@@ -43,6 +43,12 @@ Shape served(const std::vector<int64_t>& numbers, bool gradient) {
   return s;
 }
 
+Shape pooled(const std::vector<int64_t>& numbers) {
+  const Shape s = shape_of(numbers);
+  if (!pool_serves(s)) throw nb::value_error("pooled spikes have whole bytes of channels, as many as their pools");
+  return s;
+}
+
 Rows rows_of(std::tuple<int64_t, int64_t, int64_t, bool> r) {
   return {std::get<0>(r), std::get<1>(r), std::get<2>(r), std::get<3>(r)};
 }
@@ -138,6 +144,19 @@ void bind_events(nb::module_& m) {
         const Shape s = shape_of(shape);
         if (!sampled_serve(s)) throw nb::value_error("sampled gradients are of 1x1 taps with a stride, no padding, groups of 1");
         sampled_input_gradient(s, at<const float>(g), weight_of(weight), at<float>(dx), workers);
+      },
+      free);
+  m.def("pool_serves", [](const std::vector<int64_t>& shape) { return pool_serves(shape_of(shape)); });
+  m.def(
+      "pool_forward",
+      [](const std::vector<int64_t>& shape, Address bits, float size, Address out, Address y, int workers) {
+        pool_forward(pooled(shape), at<const uint8_t>(bits), size, at<uint8_t>(out), at<float>(y), workers);
+      },
+      free);
+  m.def(
+      "pool_gradient",
+      [](const std::vector<int64_t>& shape, Address bits, Address g, Address dx, int workers) {
+        pool_gradient(pooled(shape), at<const uint8_t>(bits), at<const float>(g), at<float>(dx), workers);
       },
       free);
 }

@@ -27,6 +27,8 @@ struct Kernels {
   int64_t (*pack)(const float* x, int64_t n, float only, uint8_t* bits, bool* same);
   int64_t (*window)(const float* h, int64_t n, float centre, float half, bool closed, uint8_t* bits);
   void (*unpack)(const uint8_t* bits, int64_t n, float value, float* out);
+  // out[0..n) = x where a bit is set, else 0; or added to what is there. n is a multiple of 8.
+  void (*masked)(const float* x, const uint8_t* bits, int64_t n, bool add, float* out);
 
   // All output pixels of `images` images and one block of `vectors` * lanes output channels, of which `live` exist.
   void (*forward)(const Shape&, const RowLists&, int64_t images, const float* weights, const float* bias, float* y,

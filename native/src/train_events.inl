@@ -119,6 +119,24 @@ void unpack(const uint8_t* bits, int64_t n, float value, float* out) {
   for (; i < n; ++i) out[i] = bits[i / 8] >> (i % 8) & 1 ? value : 0.0f;
 }
 
+void masked(const float* __restrict x, const uint8_t* __restrict bits, int64_t n, bool add, float* __restrict out) {
+  int64_t i = 0;
+#if PJ_BYTES == 64
+  for (; i + 16 <= n; i += 16) {
+    uint16_t set;
+    std::memcpy(&set, bits + i / 8, 2);
+    __m512 v = _mm512_maskz_loadu_ps(set, x + i);
+    if (add) v = _mm512_add_ps(v, _mm512_loadu_ps(out + i));
+    _mm512_storeu_ps(out + i, v);
+  }
+#endif
+  for (; i < n; i += 8)
+    for (int j = 0; j < 8; ++j) {
+      const float v = bits[i / 8] >> j & 1 ? x[i + j] : 0.0f;
+      out[i + j] = add ? out[i + j] + v : v;
+    }
+}
+
 // -- forward ---------------------------------------------------------------------------------------------
 
 template <int vectors, bool valued>
@@ -364,6 +382,6 @@ void dots(const TapBlock& taps, int vectors, const uint32_t* at, int64_t n, cons
 
 }  // namespace
 
-const Kernels PJ_EVENTS{kLanes, 64 / kLanes > 8 ? 8 : 64 / kLanes, pack, window, unpack, forward, turn, gather, columns, dots};
+const Kernels PJ_EVENTS{kLanes, 64 / kLanes > 8 ? 8 : 64 / kLanes, pack, window, unpack, masked, forward, turn, gather, columns, dots};
 
 }  // namespace picojoule::events

@@ -74,6 +74,24 @@ def test_bits_are_the_spikes(shape: tuple[int, ...], T: int, order: Any, instruc
     assert torch.equal(unpacked(spikes), spikes.detach())
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("T", [1, 2, 4])
+@pytest.mark.parametrize("form", ["exact", "half", "byte"])
+def test_a_neuron_alone_publishes_too(shape: tuple[int, ...], T: int, form: str, instructions: str) -> None:
+    """The same spikes and gradients as without; whatever is kept between the passes."""
+    found = []
+    for on in (True, False):
+        neuron, x = pair(shape, T=T, reset="soft")[1], rows(shape)
+        publish_bits_(neuron, on)
+        with leaky_native.saved_state(form):
+            spikes = neuron(x)
+        assert (bits_of(spikes) is not None) is on
+        if on:
+            assert torch.equal(unpacked(spikes), spikes.detach())
+        found.append((spikes.detach(), torch.autograd.grad((spikes * rows(shape, seed=2)).sum(), x)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
 @pytest.mark.parametrize("options", [{"reset": "soft"}, {"surrogate": "rect"}, {"strict": True}], ids=str)
 def test_rules(options: dict[str, Any], instructions: str) -> None:
     norm, neuron = pair((8, 8, 5, 3), **options)
@@ -125,6 +143,9 @@ def test_who_publishes_none() -> None:
     ternary = TernaryLIF(4, v_th=0.6)
     publish_bits_(ternary, True)
     assert bits_of(norm_neuron(norm, ternary, x)) is None
+    assert bits_of(ternary(x)) is None
+    assert bits_of(neuron(x.detach())) is None
+    assert bits_of(neuron(brief)) is None
     publish_bits_(neuron, False)
     assert bits_of(norm_neuron(norm, neuron, x)) is None
     assert bits_of(None) is None

@@ -92,6 +92,12 @@ void tiled_input_gradient(const Shape& shape, const float* g, const Weight& weig
 bool sampled_serve(const Shape& shape);
 void sampled_input_gradient(const Shape& shape, const float* g, const Weight& weight, float* dx, int workers);
 
+// Max-pooling of binary spikes whose channels are whole bytes: bits and spikes of `size`; the gradient of x, from its bits.
+// Padding, which is no spike, is never chosen; every window must reach into the image.
+bool pool_serves(const Shape& shape);
+void pool_forward(const Shape& shape, const uint8_t* bits, float size, uint8_t* out, float* y, int workers);
+void pool_gradient(const Shape& shape, const uint8_t* bits, const float* g, float* dx, int workers);
+
 // Names of the instruction sets that run here, and the choice of one, "auto" at first; answers the one before.
 // Sets without kernels of their own run the generic ones.
 std::vector<std::string> instruction_sets();

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from picojoule.core.errors import ConfigError
 from picojoule.layers.event_conv import LEAST_CHANNELS, EventLimits, event_conv, limits_for
 from picojoule.layers.event_op import event_op
+from picojoule.layers.event_pool import EventPool
+from picojoule.layers.event_pool import fits as pool_fits
 from picojoule.layers.event_reference import Geometry
 from picojoule.neurons.open_window import publish_windows_, window_of
 from picojoule.neurons.spike_bits import publish_bits_
@@ -20,7 +22,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def spike_aware_(model: M, on: bool = True, *, limits: EventLimits | None = None) -> M:
-    """Let a model's nn.Linear, nn.Conv1d and nn.Conv2d train on spikes, in place.
+    """Let a model's nn.Linear, nn.Conv1d, nn.Conv2d and nn.MaxPool2d train on spikes, in place.
 
     Their forward pass and weight gradient then cost in proportion to the spikes, input gradients are left out
     where the neuron before has no slope, and spikes are kept as bits until the backward pass. Values and
@@ -57,6 +59,11 @@ def spike_aware_(model: M, on: bool = True, *, limits: EventLimits | None = None
                 module.__dict__["forward"] = EventForward(module, limits)
             elif not on and isinstance(module.__dict__.get("forward"), EventForward):
                 del module.__dict__["forward"]
+        elif isinstance(module, nn.MaxPool2d):
+            if on and pool_fits(module):
+                module.__dict__["forward"] = EventPool(module)
+            elif not on and is_spike_aware(module):
+                del module.__dict__["forward"]
         else:
             publish_bits_(module, on)
             publish_windows_(module, on, limits_for((3, 3), (1, 1), limits)[2])  # the largest of all
@@ -65,7 +72,7 @@ def spike_aware_(model: M, on: bool = True, *, limits: EventLimits | None = None
 
 def is_spike_aware(module: nn.Module) -> bool:
     """True for a layer that `spike_aware_` has switched on."""
-    return isinstance(module.__dict__.get("forward"), EventForward)
+    return isinstance(module.__dict__.get("forward"), EventForward | EventPool)
 
 
 def _fits(module: Any) -> bool:

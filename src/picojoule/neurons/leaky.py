@@ -32,6 +32,7 @@ from picojoule.neurons.leaky_kernel import (
     forward_kernel,
 )
 from picojoule.neurons.leaky_op import leaky_compiled
+from picojoule.neurons.spike_bits import publish, room_for
 
 __all__ = ["LeakyNeuron", "LeakyParams", "leaky", "leaky_reference", "leaky_step"]
 
@@ -182,7 +183,13 @@ class LeakyNeuron(Neuron):
         """See Neuron.spikes: the last reset is left out."""
         if self.membrane_quant is not None or torch.compiler.is_compiling():
             return self.run(x, T).spikes
-        return leaky(x, T, None, self.params(), want_v=False).spikes
+        p = self.params()
+        bits = room_for(self, p, x, T)
+        done = None if bits is None else leaky_native.apply(x, T, None, p, False, bits)
+        if bits is None or done is None:
+            return leaky(x, T, None, p, want_v=False).spikes
+        publish(done[0], bits, p.out_scale)
+        return done[0]
 
     def lower(self) -> NeuronSpec:
         """Constants for packing."""

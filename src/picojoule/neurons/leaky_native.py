@@ -215,7 +215,15 @@ _UNNORMED = (0, 0, 0, 0, 1.0, 1, 1)
 # -- the passes --------------------------------------------------------------------------------------------
 
 
-def _forward(native: Any, x: Tensor, v0: Tensor | None, T: int, want_v: bool, form: int | None) -> Any:
+def _forward(
+    native: Any,
+    x: Tensor,
+    v0: Tensor | None,
+    T: int,
+    want_v: bool,
+    form: int | None,
+    bits: Tensor | None = None,
+) -> Any:
     """Spikes, last membrane (None unless wanted) and saved state of a form, None: nothing is saved."""
     spikes = torch.empty_like(x)
     v = torch.empty_like(x[: x.shape[0] // T], dtype=torch.float32) if want_v else None
@@ -237,7 +245,7 @@ def _forward(native: Any, x: Tensor, v0: Tensor | None, T: int, want_v: bool, fo
         RECOMPUTE if saved is None else form,
         x.dtype == torch.bfloat16,
         _UNNORMED,
-        0,
+        _address(bits),
     )
     return spikes, v, saved
 
@@ -272,11 +280,12 @@ class _Native(torch.autograd.Function):
         p: LeakyParams,
         native: tuple[Any, int],
         want_v: bool,
+        bits: Tensor | None,
     ) -> Any:
         rule, code = native
         wants = ctx.needs_input_grad
         form = _form_for(p, code, any(wants[2:5]))
-        spikes, v, saved = _forward(rule, x, v0, T, want_v, form if any(wants) else None)
+        spikes, v, saved = _forward(rule, x, v0, T, want_v, form if any(wants) else None, bits)
         # Learned constants are saved too, so that a change in place is noticed; `rule` holds their addresses.
         constants = [c if isinstance(c, Tensor) else None for c in (decay, gain, bias)]
         inputs = (x, v0) if form == RECOMPUTE else (None, None)
@@ -294,7 +303,7 @@ class _Native(torch.autograd.Function):
         like = torch.empty_strided(shape, stride, dtype=dtype) if x is None else x
         wants = ctx.needs_input_grad
         found = _backward(ctx.native, ctx.p, ctx.T, (x, v0), saved, ctx.form, like, (*grads, None), wants)
-        return *found, None, None, None, None
+        return *found, None, None, None, None, None
 
 
 def _backward(
@@ -360,21 +369,24 @@ def _ready(x: Tensor, v0: Tensor | None, p: LeakyParams, T: int) -> tuple[Tensor
     return x, _single(v0, x[: x.shape[0] // T]), native
 
 
-def apply(x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool) -> Any:
+def apply(
+    x: Tensor, T: int, v0: Tensor | None, p: LeakyParams, want_v: bool, bits: Tensor | None = None
+) -> Any:
     """Spikes [T*B, ...] and the last membrane [B, ...] (None unless wanted) by the native kernels, or None
     where they do not apply.
 
     Args:
         x: rows [T*B, ...].
         v0: membrane [B, ...] before the first step; None starts at v_init.
+        bits: room for binary spikes as bits (spike_bits.py), which the kernel then writes too.
     """
     ready = _ready(x, v0, p, T)
     if ready is None:
         return None
     x, v0, native = ready
     if torch.is_grad_enabled():
-        return _Native.apply(x, v0, p.decay, p.gain, p.bias, T, p, native, want_v)
-    return _forward(native[0], x, v0, T, want_v, None)[:2]
+        return _Native.apply(x, v0, p.decay, p.gain, p.bias, T, p, native, want_v, bits)
+    return _forward(native[0], x, v0, T, want_v, None, bits)[:2]
 
 
 def membranes(x: Tensor, p: LeakyParams, T: int) -> Tensor | None:

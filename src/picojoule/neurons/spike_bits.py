@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from picojoule.neurons import leaky_native
-from picojoule.neurons.leaky import LeakyNeuron
+from picojoule.neurons.base import Neuron
 from picojoule.neurons.leaky_kernel import LeakyParams
 
 _NAME, _ON = "_picojoule_bits", "_publishes_bits"
@@ -47,7 +47,13 @@ def room_for(neuron: nn.Module, p: LeakyParams, x: Tensor, T: int) -> Tensor | N
     """Bytes for the bits of spikes like rows x [T*B, ...]; None where the neuron publishes none."""
     if _ON not in neuron.__dict__ or p.rule.kind.name != "binary" or p.out_scale <= 0:
         return None
-    if x.dtype != torch.float32 or not x.numel() or x.numel() // T % 8 or not torch.is_grad_enabled():
+    if (
+        x.dtype != torch.float32
+        or x.device.type != "cpu"
+        or not x.numel()
+        or x.numel() // T % 8
+        or not torch.is_grad_enabled()
+    ):
         return None
     return torch.empty(x.numel() // 8 + leaky_native._native.EVENT_SLACK, dtype=torch.uint8)
 
@@ -62,8 +68,8 @@ def publish(spikes: Tensor, data: Tensor, size: float) -> None:
 
 
 def publish_bits_(module: nn.Module, on: bool) -> None:
-    """Let a neuron publish its spikes as bits, or stop it; other modules are left alone."""
-    if on and isinstance(module, LeakyNeuron):
+    """Let a neuron publish its spikes as bits, if it is one of the linear-charge core, or stop it."""
+    if on and isinstance(module, Neuron):
         module.__dict__[_ON] = True
     else:
         module.__dict__.pop(_ON, None)
