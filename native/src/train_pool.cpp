@@ -2,6 +2,7 @@
 // nothing fires, to its first position, which is the choice of an ordinary max-pool.
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "pool.h"
@@ -17,6 +18,13 @@ struct Range {
 Range taps_inside(int64_t out, int64_t size, int64_t kernel, int64_t stride, int64_t pad) {
   const int64_t start = out * stride - pad;
   return {std::max<int64_t>(-start, 0), std::min(kernel, size - start)};
+}
+
+// Eight bytes of bits; those behind a pixel's last channel are of no account.
+uint64_t word_at(const uint8_t* bits) {
+  uint64_t word;
+  std::memcpy(&word, bits, 8);
+  return word;
 }
 
 // Output columns, which are the same in every row.
@@ -79,34 +87,34 @@ void pool_gradient(const Shape& s, const uint8_t* bits, const float* g, float* d
   const std::vector<Range> columns = columns_of(s);
   const auto masked = kernels().masked;
   split_over_workers(s.images, 1, workers, false, [&](int64_t begin, int64_t end, int) {
-    std::vector<uint8_t> seen(bytes), mine(bytes);
     for (int64_t image = begin; image < end; ++image) {
       const uint8_t* const from = bits + image * s.height * line;
       float* const to = dx + image * s.height * s.width * s.channels;
       const float* up = g + image * s.out_height * s.out_width * s.channels;
       if (clear) std::fill(to, to + s.height * s.width * s.channels, 0.0f);
       for (int64_t oy = 0; oy < s.out_height; ++oy) {
-        const Range taps = rows_of(s, oy);
+        const Range down = rows_of(s, oy);
         for (int64_t ox = 0; ox < s.out_width; ++ox, up += s.channels) {
           const Range across = columns[ox];
           const int64_t corner = (oy * s.stride_y - s.pad_y) * s.width + ox * s.stride_x - s.pad_x;
-          const auto pixel = [&](int64_t ky, int64_t kx) { return corner + ky * s.width + kx; };
-          std::fill(seen.begin(), seen.end(), 0);
-          for (int64_t ky = taps.first; ky < taps.last; ++ky)
-            for (int64_t kx = across.first; kx < across.last; ++kx)
-              for (int64_t i = 0; i < bytes; ++i) seen[i] |= from[pixel(ky, kx) * bytes + i];
-          for (uint8_t& none : seen) none = ~none;  // where nothing fires, the first position counts as a spike
-          bool first = true;
-          for (int64_t ky = taps.first; ky < taps.last; ++ky)
-            for (int64_t kx = across.first; kx < across.last; ++kx) {
-              const uint8_t* here = from + pixel(ky, kx) * bytes;
-              for (int64_t i = 0; i < bytes; ++i) {
-                mine[i] = first ? here[i] | seen[i] : here[i] & ~seen[i];
-                seen[i] = first ? mine[i] : seen[i] | here[i];
-              }
-              first = false;
-              masked(up, mine.data(), s.channels, add, to + pixel(ky, kx) * s.channels);
-            }
+          const auto each = [&](const auto& body) {
+            for (int64_t ky = down.first; ky < down.last; ++ky)
+              for (int64_t kx = across.first; kx < across.last; ++kx) body(corner + ky * s.width + kx);
+          };
+          for (int64_t c = 0; c < s.channels; c += 64) {
+            const int64_t live = std::min<int64_t>(64, s.channels - c);
+            const uint8_t* const here = from + c / 8;
+            uint64_t any = 0, seen = 0;
+            each([&](int64_t pixel) { any |= word_at(here + pixel * bytes); });
+            const uint64_t none = ~any;
+            bool first = true;
+            each([&](int64_t pixel) {
+              uint64_t mine = word_at(here + pixel * bytes) & ~seen;
+              if (first) mine |= none;  // where nothing fires
+              first = false, seen |= mine;
+              if (mine || !add) masked(up + c, reinterpret_cast<const uint8_t*>(&mine), live, add, to + pixel * s.channels + c);
+            });
+          }
         }
       }
     }
