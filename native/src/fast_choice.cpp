@@ -27,29 +27,76 @@ Layout packed_layout(const NodeDef& synapse) {
   return canonical(synapse, synapse.type == "Conv" ? Layout::packed_first : Layout::packed_last);
 }
 
+namespace {
+
+// Of one output's weights.
+struct Line {
+  int64_t low, high;
+  bool signs;
+  long double up, down;  // sums of those above and below zero
+};
+
+template <class E>
+Line line_of(const E* w, int64_t n) {
+  using Sum = std::conditional_t<sizeof(E) <= 4, int64_t, long double>;
+  E low = w[0], high = w[0];
+  int others = 0;
+  Sum up = 0, down = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    low = std::min(low, w[i]);
+    high = std::max(high, w[i]);
+    others |= (w[i] != 1) & (w[i] + 1 != 0);
+    up += w[i] > 0 ? w[i] : 0;
+    down += w[i] < 0 ? w[i] : 0;
+  }
+  return {low, high, !others, static_cast<long double>(up), static_cast<long double>(down)};
+}
+
+// Set bits of w - low.
+template <class E>
+int64_t set_bits(const E* w, int64_t size, int64_t low, int64_t high) {
+  int64_t set = 0;
+  for (int plane = 0; high - low >> plane; ++plane) {
+    if constexpr (sizeof(E) == 1) {
+      const E less = static_cast<E>(low);
+      for (int64_t from = 0; from < size; from += 65536) {
+        uint32_t some = 0;
+        for (int64_t i = from; i < std::min(size, from + 65536); ++i) some += static_cast<uint8_t>(w[i] - less) >> plane & 1;
+        set += some;
+      }
+    } else {
+      for (int64_t i = 0; i < size; ++i) set += static_cast<int64_t>((static_cast<uint64_t>(w[i]) - static_cast<uint64_t>(low)) >> plane & 1);
+    }
+  }
+  return set;
+}
+
+}  // namespace
+
 WeightFacts::WeightFacts(const NodeDef& node, const NodeDef& input) {
   const Tensor& weight = node.need("weight");
   const int64_t channels = weight.shape[0], size = weight.size(), n = size / channels;
   const Ints bias = node.tensor("bias") ? node.tensor("bias")->values() : Ints{0};
-  low = high = weight.at(0);
-  for (int64_t i = 0; i < size; ++i) {
-    const int64_t w = weight.at(i);
-    low = std::min(low, w);
-    high = std::max(high, w);
-    signs = signs && (w == 1 || w == -1);
-  }
-  few_words = node.type == "Conv" && CodeWords::of(weight, window_of(node, input).taps(), low, high);
+  std::vector<Line> lines;
   int64_t set = 0;
-  for (int64_t i = 0; i < size; ++i) set += signs ? weight.at(i) > 0 : __builtin_popcountll(static_cast<uint64_t>(weight.at(i) - low));
+  with_integer(weight.dtype, [&](auto zero) {
+    const auto* w = reinterpret_cast<const decltype(zero)*>(weight.data.data());
+    low = high = w[0];
+    for (int64_t o = 0; o < channels; ++o) {
+      lines.push_back(line_of(w + o * n, n));
+      low = std::min(low, lines.back().low);
+      high = std::max(high, lines.back().high);
+      signs = signs && lines.back().signs;
+    }
+    if (!signs) set = set_bits(w, size, low, high);
+  });
+  if (signs)
+    for (auto& line : lines) set += static_cast<int64_t>(line.up);
   density = static_cast<double>(set) / static_cast<double>(size);
+  few_words = node.type == "Conv" && CodeWords::of(weight, window_of(node, input).taps(), low, high);
   const long double top = input.kind.high(), bottom = input.kind.low();
   for (int64_t o = 0; o < channels; ++o) {
-    long double up = 0, down = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t w = weight.at(o * n + i);
-      (w > 0 ? up : down) += w;
-    }
-    const long double b = bias[bias.size() == 1 ? 0 : o];
+    const long double up = lines[o].up, down = lines[o].down, b = bias[bias.size() == 1 ? 0 : o];
     const long double most = up * std::max(top, 0.0L) + down * std::min(bottom, 0.0L);
     const long double least = down * std::max(top, 0.0L) + up * std::min(bottom, 0.0L);
     const long double sum = (up - down) * magnitude(input.kind);

@@ -82,7 +82,9 @@ void expect_refusal(const std::shared_ptr<GraphDef>& graph, const std::string& i
 void check(const std::shared_ptr<GraphDef>& graph, uint64_t seed, const std::set<std::string>& known, Tally& tally) {
   const Rows wanted = whole(Engine(graph, options_of("scalar", "", "", false)), 2, seed);
   const Rows one = whole(Engine(graph, options_of("scalar", "", "", false)), 1, seed);
-  for (const std::string& isa : Engine::isas()) {
+  const std::vector<std::string> isas = Engine::isas();
+  const std::string& refusing = isas[seed % isas.size()];  // the rules hardly differ: one set a graph, else they take most of the time
+  for (const std::string& isa : isas) {
     const Engine able(graph, options_of(isa, "", "", false));
     if (able.isa() != isa) fail(seed, "asked for " + isa + ", got " + able.isa());
     if (whole(able, 2, seed) != wanted) fail(seed, isa + " differs from the oracle");
@@ -98,7 +100,7 @@ void check(const std::shared_ptr<GraphDef>& graph, uint64_t seed, const std::set
         ++tally.runs;
       }
       for (const std::string& kernel : known)
-        if (std::find(kernels.begin(), kernels.end(), kernel) == kernels.end())
+        if (isa == refusing && std::find(kernels.begin(), kernels.end(), kernel) == kernels.end())
           expect_refusal(graph, isa, node.name, kernel, seed, tally);
     }
   }
