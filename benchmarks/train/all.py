@@ -33,7 +33,7 @@ RESUMED = ("whole_step", "time_to_accuracy")
 SECTIONS: dict[str, list[str]] = {
     "lif_layer": ["--compile"],
     "event_limits": [],
-    "whole_step": ["--compile", "vgg11"],
+    "whole_step": ["--compile", "resnet18", "vgg11", "sdt_v1", "sdt_v3"],
     "scaling": [],
     "estimate": ["--rounds", "1"],
     "time_to_accuracy": ["--threads", "2"],

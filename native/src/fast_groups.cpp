@@ -118,7 +118,10 @@ class GroupsOp : public Op {
     if (from.apart) call.parallel->run(in.row_bytes ? in.rows : 1, [&](int64_t begin, int64_t end, int) { cut(from, in, begin, end); });
     int64_t* switched = call.scratch[0].take<int64_t>(layers);
     std::fill(switched, switched + layers, 0);
-    const bool whole = layers >= call.parallel->workers();  // each by one worker: all meet only once
+    const int workers = call.parallel->workers();
+    const bool whole = layers >= workers;  // each by one worker: all meet only once
+    const Scratch::Mark mark = call.scratch[0].mark();
+    for (int i = 1; i < workers; ++i) call.scratch[i].back_to(mark);
     const auto some = [&](int64_t begin, int64_t end, int worker) {
       const Serial serial;
       for (int64_t l = begin; l < end; ++l) {
@@ -130,14 +133,13 @@ class GroupsOp : public Op {
         own.switched = switched + l;
         own.scratch = call.scratch + worker;
         if (whole) own.parallel = &serial;
-        const int workers = own.parallel->workers();
-        const Scratch::Mark mark = own.scratch->mark();
         layers_[l]->run(own);
-        for (int i = 0; i < workers; ++i) own.scratch[i].back_to(i ? Scratch::Mark{} : mark);
+        for (int i = 0; i < own.parallel->workers(); ++i) own.scratch[i].back_to(mark);
       }
     };
     if (whole) call.parallel->run(layers, some);
     else some(0, layers, 0);
+    if (whole) share_room(call.scratch, workers, mark);
     if (to.apart) call.parallel->run(out.row_bytes ? out.rows : 1, [&](int64_t begin, int64_t end, int) { join(to, out, begin, end); });
     if (call.switched && std::any_of(switched, switched + layers, [](int64_t n) { return n > 0; })) ++*call.switched;
   }
@@ -159,6 +161,12 @@ class GroupsOp : public Op {
       return part;
     }
   };
+
+  // Which workers take part in a call is chance: all get what one needed, or a later call would allocate.
+  static void share_room(Scratch* scratch, int workers, Scratch::Mark mark) {
+    for (int i = 1; i < workers; ++i) scratch[0].keep_up_with(scratch[i], mark);
+    for (int i = 1; i < workers; ++i) scratch[i].keep_up_with(scratch[0], mark);
+  }
 
   static Rows rows_of(const Side& side, bool words, bool within, const View& whole, Scratch& scratch) {
     const int64_t dense = side.own * side.pixels * bytes_of(whole.dtype);

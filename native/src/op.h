@@ -49,10 +49,7 @@ class Scratch {
     const size_t bytes = (static_cast<size_t>(count) * sizeof(E) + 127) / 64 * 64;
     blocks_.resize(std::max(blocks_.size(), used_ + 1));
     auto& block = blocks_[used_++];
-    if (block.size < bytes) {
-      block.memory.reset(new (std::align_val_t(64)) std::byte[bytes]);
-      block.size = bytes;
-    }
+    block.grow(bytes);
     return reinterpret_cast<E*>(block.memory.get());
   }
   void clear() { used_ = 0; }
@@ -60,6 +57,11 @@ class Scratch {
   using Mark = size_t;
   Mark mark() const { return used_; }
   void back_to(Mark mark) { used_ = mark; }
+  // Room for all that `other` has room for since the mark.
+  void keep_up_with(const Scratch& other, Mark mark) {
+    blocks_.resize(std::max(blocks_.size(), other.blocks_.size()));
+    for (size_t i = mark; i < other.blocks_.size(); ++i) blocks_[i].grow(other.blocks_[i].size);
+  }
   // For a program that runs inside a kernel; kept like everything else.
   Scratch& inner() {
     if (!inner_) inner_ = std::make_unique<Scratch>();
@@ -71,6 +73,11 @@ class Scratch {
     void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
   };
   struct Block {
+    void grow(size_t bytes) {
+      if (size >= bytes) return;
+      memory.reset(new (std::align_val_t(64)) std::byte[bytes]);
+      size = bytes;
+    }
     std::unique_ptr<std::byte[], Free> memory;
     size_t size = 0;
   };
