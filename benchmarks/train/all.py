@@ -1,6 +1,6 @@
 """Every benchmark of training, one after the other, then the tables: for a quiet machine.
 
-    python benchmarks/train/all.py --fresh                       # about 20 minutes
+    python benchmarks/train/all.py --fresh                       # about 25 minutes
     python benchmarks/train/all.py                               # goes on where it was stopped
     python benchmarks/train/all.py --sections whole_step table   # these alone
 
@@ -8,10 +8,10 @@
 |---|---|---|---|
 | lif_layer | 3 | 1 | a LIF layer against other libraries |
 | event_limits | 1 | 1 | where event kernels beat dense ones |
-| whole_step | 8 | 1 | whole training steps, at the rates in train_rates.json too |
+| whole_step | 10 | 1 | whole training steps, at the rates in train_rates.json too |
 | scaling | 2 | 1, 2 | T, batch, width; two processes |
 | estimate | 3 | 1 | `pj train --estimate` against real epochs |
-| time_to_accuracy | 5 | 2 | one seed of each data set; `--seeds 0 1 2` three |
+| time_to_accuracy | 6 | 2 | one seed of each data set; `--seeds 0 1 2` three |
 | table | 0 | | docs/training-speed.md |
 
 A section whose file is complete is not measured again; --fresh removes the files of the sections first.
