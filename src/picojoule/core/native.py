@@ -7,7 +7,7 @@ from typing import Any
 
 from picojoule.core.errors import BuildError
 
-BINDING = 7  # kBinding in native/include/picojoule/version.h; raise both when a bound signature changes
+BINDING = 8  # kBinding in native/include/picojoule/version.h; raise both when a bound signature changes
 
 
 def native() -> Any:
