@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "fast.h"
 #include "fast_groups.h"
@@ -58,15 +59,11 @@ int64_t set_bits(const E* w, int64_t size, int64_t low, int64_t high) {
   const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
   int64_t set = 0;
   for (int plane = 0; plane < 64 && range >> plane; ++plane) {
-    if constexpr (sizeof(E) == 1) {
-      const E less = static_cast<E>(low);
-      for (int64_t from = 0; from < size; from += 65536) {
-        uint32_t some = 0;
-        for (int64_t i = from; i < std::min(size, from + 65536); ++i) some += (static_cast<uint8_t>(w[i] - less) >> plane) & 1;
-        set += some;
-      }
-    } else {
-      for (int64_t i = 0; i < size; ++i) set += static_cast<int64_t>(((static_cast<uint64_t>(w[i]) - static_cast<uint64_t>(low)) >> plane) & 1);
+    for (int64_t from = 0; from < size; from += 65536) {  // counts of 32 bits: more lanes
+      uint32_t some = 0;
+      for (int64_t i = from; i < std::min(size, from + 65536); ++i)
+        some += static_cast<uint32_t>(static_cast<std::make_unsigned_t<E>>(w[i] - static_cast<E>(low)) >> plane) & 1;
+      set += some;
     }
   }
   return set;

@@ -83,7 +83,7 @@ void check(const std::shared_ptr<GraphDef>& graph, uint64_t seed, const std::set
   const Rows wanted = whole(Engine(graph, options_of("scalar", "", "", false)), 2, seed);
   const Rows one = whole(Engine(graph, options_of("scalar", "", "", false)), 1, seed);
   const std::vector<std::string> isas = Engine::isas();
-  const std::string& refusing = isas[seed % isas.size()];  // the rules hardly differ: one set a graph, else they take most of the time
+  const std::string& refusing = isas[seed % isas.size()];  // the rules hardly differ: one set a graph
   for (const std::string& isa : isas) {
     const Engine able(graph, options_of(isa, "", "", false));
     if (able.isa() != isa) fail(seed, "asked for " + isa + ", got " + able.isa());

@@ -85,20 +85,29 @@ def published(x: Tensor) -> Bits | None:
     return Bits(found.data, 1, False, found.size, (n, c, h, w), found.nonzero)
 
 
-def pack(x: Tensor) -> Bits | None:
-    """The spikes in x [N, C, H, W], float32 on the CPU, as bits; None where x holds anything else."""
+def pack_binary(x: Tensor) -> Bits | None:
+    """Binary spikes in x [N, C, H, W], float32 on the CPU, as bits; None where x holds anything else."""
     n, c, h, w = x.shape
     x, rows = rows_of(x)
-    plane = n * h * w * ((c + 7) // 8)
-    threads = torch.get_num_threads()
-    data = torch.empty(plane + native.EVENT_SLACK, dtype=torch.uint8)
-    found = native.pack_binary(x.data_ptr(), rows, data.data_ptr(), threads)
-    if found[0] == 0:
-        found = native.find_levels(x.data_ptr(), x.numel())
-        if found[0] == 0:
-            return None
-        planes = found[0].bit_length() + found[1]
-        data = torch.empty(planes * plane + native.EVENT_SLACK, dtype=torch.uint8)
-        native.pack_levels(x.data_ptr(), rows, found, data.data_ptr(), threads)
+    data = torch.empty(n * h * w * ((c + 7) // 8) + native.EVENT_SLACK, dtype=torch.uint8)
+    levels, sign, scale, nonzero = native.pack_binary(
+        x.data_ptr(), rows, data.data_ptr(), torch.get_num_threads()
+    )
+    return Bits(data, 1, sign, scale, (n, c, h, w), nonzero) if levels else None
+
+
+def pack(x: Tensor) -> Bits | None:
+    """The spikes in x [N, C, H, W], float32 on the CPU, as bits; None where x holds anything else."""
+    binary = pack_binary(x)
+    if binary is not None:
+        return binary
+    n, c, h, w = x.shape
+    x, rows = rows_of(x)
+    found = native.find_levels(x.data_ptr(), x.numel())
     levels, sign, scale, nonzero = found
+    if levels == 0:
+        return None
+    planes = levels.bit_length() + sign
+    data = torch.empty(planes * n * h * w * ((c + 7) // 8) + native.EVENT_SLACK, dtype=torch.uint8)
+    native.pack_levels(x.data_ptr(), rows, found, data.data_ptr(), torch.get_num_threads())
     return Bits(data, levels.bit_length(), sign, scale, (n, c, h, w), nonzero)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from picojoule.layers.event_bits import CL, is_channels_last, native, pack, published
+from picojoule.layers.event_bits import CL, is_channels_last, native, pack_binary, published
 from picojoule.layers.event_conv import usable
 from picojoule.layers.event_reference import Geometry
 from picojoule.neurons.spike_bits import publish
@@ -60,8 +60,8 @@ def event_pool(x: Tensor, kernel: tuple[int, int], geo: Geometry) -> Tensor:
     shape = _shape(x, kernel, geo)
     bits = None
     if torch.is_grad_enabled() and x.requires_grad and usable(x, x, None) and is_channels_last(x):
-        bits = (published(x) or pack(x.detach())) if shape and native.pool_serves(shape) else None
-    if bits is None or bits.planes != 1 or bits.sign:
+        bits = (published(x) or pack_binary(x.detach())) if shape and native.pool_serves(shape) else None
+    if bits is None:
         return F.max_pool2d(x, kernel, geo.stride, geo.padding)
     n, _, _, c, height, width = shape[:6]
     out = torch.empty(n * height * width * c // 8 + native.EVENT_SLACK, dtype=torch.uint8)

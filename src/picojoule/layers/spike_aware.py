@@ -54,14 +54,10 @@ def spike_aware_(model: M, on: bool = True, *, limits: EventLimits | None = None
                 f"EventLimits.{name} must lie in [0, 1], got {value}; None takes the measured one"
             )
     for module in model.modules():
-        if isinstance(module, LAYERS):
-            if on and _fits(module):
-                module.__dict__["forward"] = EventForward(module, limits)
-            elif not on and isinstance(module.__dict__.get("forward"), EventForward):
-                del module.__dict__["forward"]
-        elif isinstance(module, nn.MaxPool2d):
-            if on and pool_fits(module):
-                module.__dict__["forward"] = EventPool(module)
+        if isinstance(module, (*LAYERS, nn.MaxPool2d)):
+            pool = isinstance(module, nn.MaxPool2d)
+            if on and (pool_fits(module) if pool else _fits(module)):
+                module.__dict__["forward"] = EventPool(module) if pool else EventForward(module, limits)
             elif not on and is_spike_aware(module):
                 del module.__dict__["forward"]
         else:

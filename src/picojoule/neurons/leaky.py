@@ -168,6 +168,7 @@ class LeakyNeuron(Neuron):
     """A neuron of the linear-charge core: subclasses say only `params()`."""
 
     op_name = "leaky"
+    publishes_bits = False  # see spike_bits.publish_bits_
 
     def params(self) -> LeakyParams:
         """Constants of the core."""

@@ -378,7 +378,7 @@ def apply(
     Args:
         x: rows [T*B, ...].
         v0: membrane [B, ...] before the first step; None starts at v_init.
-        bits: room for binary spikes as bits (spike_bits.py), which the kernel then writes too.
+        bits: room for binary spikes as bits (spike_bits.py), written too where gradients are on.
     """
     ready = _ready(x, v0, p, T)
     if ready is None:
@@ -386,7 +386,7 @@ def apply(
     x, v0, native = ready
     if torch.is_grad_enabled():
         return _Native.apply(x, v0, p.decay, p.gain, p.bias, T, p, native, want_v, bits)
-    return _forward(native[0], x, v0, T, want_v, None, bits)[:2]
+    return _forward(native[0], x, v0, T, want_v, None)[:2]
 
 
 def membranes(x: Tensor, p: LeakyParams, T: int) -> Tensor | None:

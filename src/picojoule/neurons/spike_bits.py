@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from picojoule.neurons import leaky_native
-from picojoule.neurons.base import Neuron
 from picojoule.neurons.leaky_kernel import LeakyParams
 
-_NAME, _ON = "_picojoule_bits", "_publishes_bits"
+_NAME = "_picojoule_bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def bits_of(spikes: Tensor | None) -> SpikeBits | None:
 
 def room_for(neuron: nn.Module, p: LeakyParams, x: Tensor, T: int) -> Tensor | None:
     """Bytes for the bits of spikes like rows x [T*B, ...]; None where the neuron publishes none."""
-    if _ON not in neuron.__dict__ or p.rule.kind.name != "binary" or p.out_scale <= 0:
+    if not getattr(neuron, "publishes_bits", False) or p.rule.kind.name != "binary" or p.out_scale <= 0:
         return None
     if (
         x.dtype != torch.float32
@@ -68,8 +67,8 @@ def publish(spikes: Tensor, data: Tensor, size: float) -> None:
 
 
 def publish_bits_(module: nn.Module, on: bool) -> None:
-    """Let a neuron publish its spikes as bits, if it is one of the linear-charge core, or stop it."""
-    if on and isinstance(module, Neuron):
-        module.__dict__[_ON] = True
+    """Let a neuron of the linear-charge core publish its spikes as bits, or stop it; leaves others alone."""
+    if on and hasattr(type(module), "publishes_bits"):
+        module.__dict__["publishes_bits"] = True
     else:
-        module.__dict__.pop(_ON, None)
+        module.__dict__.pop("publishes_bits", None)
